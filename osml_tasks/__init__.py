@@ -1,0 +1,30 @@
+"""Object detection over large imagery through Amazon SageMaker asynchronous endpoints, on a Celery fleet.
+
+What is imported from here is loaded at its first use, so that ``import osml_tasks`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from osml_tasks.version import __version__
+
+if TYPE_CHECKING:
+    from osml_tasks.config import AsyncEndpointConfig
+    from osml_tasks.detection import detect
+    from osml_tasks.job_handle import JobHandle
+
+__all__ = ["AsyncEndpointConfig", "JobHandle", "__version__", "detect"]
+
+_HOMES = {
+    "AsyncEndpointConfig": "osml_tasks.config",
+    "JobHandle": "osml_tasks.job_handle",
+    "detect": "osml_tasks.detection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,114 @@
+"""What the assemble task does: make one FeatureCollection of all parts, and end the job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from osml_tasks.cleanup import clean_up_job, expect_late_outputs
+from osml_tasks.connections import Connections
+from osml_tasks.errors import JobNotFoundError, S3OperationError
+from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
+from osml_tasks.jobs import Job, JobState
+from osml_tasks.report import report_lines, report_of
+from osml_tasks.s3 import S3Object, S3Uri
+
+_READ_AHEAD = 4
+_READ_WHOLE_BYTES = 8 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+def assemble_job(connections: Connections, job_id: str) -> None:
+    """Write result and report, end the job and clean up after it. Done twice, it changes nothing.
+
+    :raises S3OperationError: a part is missing, or S3 does not answer.
+    """
+    job = connections.job(job_id)
+    records = connections.records
+    if records.state(job_id).is_over:
+        return
+    if not records.is_assembled(job_id):
+        records.set_state(job_id, JobState.ASSEMBLING)
+        _write(connections, job.result_key, _collection(connections, _parts(connections, job)))
+        _write_report(connections, job)
+        records.mark_assembled(job_id)
+    clean_up_job(connections, job, keep_result=True)
+    records.end(job_id, JobState.COMPLETED)
+    records.close(job_id, records.now())
+    logger.info("job %s completed", job_id)
+
+
+def fail_job(connections: Connections, job_id: str, error: Exception, *, misconfigured: bool) -> tuple[str, ...]:
+    """End a job that cannot go on: give its capacity back and clean up after it.
+
+    Works with the job's own record, so that a job this worker may not touch is ended all the same;
+    its objects are then left to a worker that may.
+
+    :return: messages of other shards whose turn has come.
+    """
+    try:
+        job = connections.records.job(job_id)
+    except JobNotFoundError:
+        return ()
+    if connections.records.end(job_id, JobState.FAILED, str(error), misconfigured=misconfigured):
+        logger.error("job %s failed: %s", job_id, error)
+    grant = connections.capacity.forget(job.endpoint, job_id)
+    if job.input_bucket == connections.config.input_bucket:
+        expect_late_outputs(connections, job, connections.records.now())
+        clean_up_job(connections, job, keep_result=False)
+    connections.records.close(job_id, connections.records.now())
+    return grant.messages
+
+
+def _parts(connections: Connections, job: Job) -> list[S3Object]:
+    """All parts in the order of their shards."""
+    prefix = connections.input_uri(f"{job.prefix}parts/")
+    there = {found.uri.key: found for found in connections.s3.list(prefix)}
+    wanted = [job.part_key(shard) for shard in range(job.shards)]
+    missing = [key for key in wanted if key not in there]
+    if missing:
+        raise S3OperationError(
+            f"{len(missing)} of {job.shards} parts of job {job.job_id} are missing, the first is {missing[0]}",
+            uri=str(connections.input_uri(missing[0])),
+        )
+    return [there[key] for key in wanted]
+
+
+def _collection(connections: Connections, parts: list[S3Object]) -> Iterator[bytes]:
+    yield COLLECTION_HEAD
+    yield from join_lines(_chunks(connections, parts))
+    yield COLLECTION_TAIL
+
+
+def _chunks(connections: Connections, objects: list[S3Object]) -> Iterator[bytes]:
+    """The contents of objects one after the other: small ones fetched ahead, large ones in pieces."""
+
+    def read(found: S3Object) -> bytes | None:
+        return connections.s3.get(found.uri) if found.size <= _READ_WHOLE_BYTES else None
+
+    for found, body in zip(objects, connections.overlap(read, objects, _READ_AHEAD), strict=True):
+        if body is None:
+            yield from connections.s3.stream(found.uri)
+        else:
+            yield body
+
+
+def _write(connections: Connections, key: str, chunks: Iterable[bytes]) -> S3Uri:
+    uri = connections.input_uri(key)
+    with connections.s3.writer(uri) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return uri
+
+
+def _write_report(connections: Connections, job: Job) -> None:
+    """Write the report of a job that is about to be completed."""
+    status = connections.records.status(job.job_id)
+    ended = replace(status, state=JobState.COMPLETED, finished=connections.records.now())
+    report = report_of(ended, str(connections.input_uri(job.result_key)))
+    lists = sorted(
+        connections.s3.list(connections.input_uri(f"{job.prefix}failures/")), key=lambda found: found.uri.key
+    )
+    _write(connections, job.report_key, report_lines(report, _chunks(connections, lists)))

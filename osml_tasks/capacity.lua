@@ -1,0 +1,157 @@
+-- Capacity of one endpoint: who holds how much of it, and who waits for some.
+--
+-- KEYS: prefix of this endpoint's keys
+-- ARGV: verb, then
+--   request  shard, need, limit, lease (s), job, message
+--   keep     shard, amount, lease (s)
+--   forget   job
+--   grant
+-- Each verb ends by granting what is free to who waits, and answers with the granted messages:
+-- {number of messages, "1" if the asking shard holds its share now, message, ...}
+--
+-- A shard gets its whole need or nothing, so that no two hold halves for ever. Jobs take turns, a
+-- shard each. Time is the server's: workers' clocks may differ.
+
+local prefix = KEYS[1]
+local held_key = prefix .. ':held' -- hash: shard -> amount
+local lease_key = prefix .. ':leases' -- sorted set: shard by end of lease
+local turns_key = prefix .. ':turns' -- list: jobs that wait, next first
+local granted_key = prefix .. ':granted' -- hash: shard -> entry, until the shard makes use of it
+local parked_key = prefix .. ':parked' -- hash: shard -> job, while it waits
+
+local GRANT_LEASE = 60 -- s until a granted shard that nobody took up waits again
+local KEEP = 7 * 24 * 3600 -- s that these keys outlive their last use
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+
+local function waiting_key(job)
+    return prefix .. ':waiting:' .. job
+end
+
+local function hold(shard, amount, lease)
+    redis.call('HSET', held_key, shard, amount)
+    redis.call('ZADD', lease_key, now + lease, shard)
+end
+
+local function give_back(shard)
+    redis.call('HDEL', held_key, shard)
+    redis.call('ZREM', lease_key, shard)
+    redis.call('HDEL', granted_key, shard)
+end
+
+local function park(shard, job, entry, at_front)
+    if redis.call('HSETNX', parked_key, shard, job) == 0 then
+        return
+    end
+    local waiting = waiting_key(job)
+    if redis.call('EXISTS', waiting) == 0 then
+        redis.call('RPUSH', turns_key, job)
+    end
+    redis.call(at_front and 'LPUSH' or 'RPUSH', waiting, entry)
+    redis.call('EXPIRE', waiting, KEEP)
+end
+
+local function end_leases()
+    for _, shard in ipairs(redis.call('ZRANGEBYSCORE', lease_key, '-inf', now)) do
+        local entry = redis.call('HGET', granted_key, shard)
+        give_back(shard)
+        if entry then
+            park(shard, cjson.decode(entry).job, entry, true)
+        end
+    end
+end
+
+local function in_use()
+    local total = 0
+    for _, amount in ipairs(redis.call('HVALS', held_key)) do
+        total = total + tonumber(amount)
+    end
+    return total
+end
+
+local function forget(job)
+    for _, text in ipairs(redis.call('LRANGE', waiting_key(job), 0, -1)) do
+        redis.call('HDEL', parked_key, cjson.decode(text).shard)
+    end
+    redis.call('DEL', waiting_key(job))
+    redis.call('LREM', turns_key, 0, job)
+    for _, shard in ipairs(redis.call('HKEYS', held_key)) do
+        if string.sub(shard, 1, #job + 1) == job .. '/' then
+            give_back(shard)
+        end
+    end
+end
+
+local function grant_waiting()
+    local messages = {}
+    local used = in_use()
+    while true do
+        local job = redis.call('LINDEX', turns_key, 0)
+        if not job then
+            break
+        end
+        local text = redis.call('LINDEX', waiting_key(job), 0)
+        if not text then
+            redis.call('LPOP', turns_key)
+        else
+            local entry = cjson.decode(text)
+            if used > 0 and used + entry.need > entry.limit then
+                break
+            end
+            redis.call('LPOP', waiting_key(job))
+            redis.call('LPOP', turns_key)
+            if redis.call('EXISTS', waiting_key(job)) == 1 then
+                redis.call('RPUSH', turns_key, job)
+            end
+            redis.call('HDEL', parked_key, entry.shard)
+            hold(entry.shard, entry.need, GRANT_LEASE)
+            redis.call('HSET', granted_key, entry.shard, text)
+            used = used + entry.need
+            messages[#messages + 1] = entry
+        end
+    end
+    return messages
+end
+
+local function take_up(shard, amount, lease)
+    hold(shard, amount, lease)
+    redis.call('HDEL', granted_key, shard)
+end
+
+end_leases()
+local verb, shard = ARGV[1], ARGV[2]
+
+if verb == 'request' then
+    local need, limit, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+    if redis.call('HEXISTS', held_key, shard) == 1 then
+        take_up(shard, redis.call('HGET', held_key, shard), lease)
+    else
+        local entry = { shard = shard, need = need, limit = limit, job = ARGV[6], message = ARGV[7] }
+        park(shard, ARGV[6], cjson.encode(entry), false)
+    end
+elseif verb == 'keep' then
+    if tonumber(ARGV[3]) > 0 then
+        take_up(shard, ARGV[3], tonumber(ARGV[4]))
+    else
+        give_back(shard)
+    end
+elseif verb == 'forget' then
+    forget(shard)
+end
+
+local answer = { '0' }
+for _, entry in ipairs(grant_waiting()) do
+    if verb == 'request' and entry.shard == shard then
+        take_up(shard, entry.need, tonumber(ARGV[5]))
+    else
+        answer[#answer + 1] = entry.message
+    end
+end
+if redis.call('HEXISTS', held_key, shard) == 1 then
+    answer[1] = '1'
+end
+for _, key in ipairs({ held_key, lease_key, turns_key, granted_key, parked_key }) do
+    redis.call('EXPIRE', key, KEEP)
+end
+return answer

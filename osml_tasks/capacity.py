@@ -1,0 +1,73 @@
+"""How much may be in flight at an endpoint, over the whole fleet, and who waits for some of it.
+
+A shard holds its share as a lease that expires, lowers it as its tiles finish, and gives the rest
+back at its end. A shard that gets nothing is parked: its message lies in a list of its endpoint and
+is published again by whoever frees enough for it. Waiting costs neither a worker nor a retry.
+The rules are in ``capacity.lua``, which Redis runs as one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from osml_tasks.jobs import Shard
+
+LEASE_SECONDS = 300
+"""How long a share is held without a word from its shard, s. Longer than any step between two words."""
+
+KEY_PREFIX = "osml:capacity:"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The answer to a request.
+
+    :ivar held: whether the asking shard holds its share.
+    :ivar messages: messages of other shards that hold theirs now: to be published by the caller.
+    """
+
+    held: bool
+    messages: tuple[str, ...]
+
+
+class Capacity:
+    """The capacity of all endpoints, kept in Redis (6.2 or newer) or Valkey.
+
+    :param redis: a client of the server that holds the fleet's state.
+    """
+
+    def __init__(self, redis: Any) -> None:
+        source = files("osml_tasks").joinpath("capacity.lua").read_text("utf-8")
+        self._script: Callable[..., list[bytes | str]] = redis.register_script(source)
+
+    def request(self, endpoint: str, shard: Shard, need: int, limit: int, message: str) -> Grant:
+        """Take a shard's whole need, or leave its message to be published when there is room.
+
+        :param need: tiles of the shard that are not through yet.
+        :param limit: most tiles in flight at this endpoint (``max_concurrent_jobs``).
+        :param message: what to publish when the shard's turn has come.
+        """
+        return self._call(endpoint, "request", shard.name, need, limit, LEASE_SECONDS, shard.job, message)
+
+    def keep(self, endpoint: str, shard: Shard, amount: int) -> Grant:
+        """Hold on to ``amount`` tiles and renew the lease; 0 gives everything back."""
+        return self._call(endpoint, "keep", shard.name, amount, LEASE_SECONDS)
+
+    def forget(self, endpoint: str, job_id: str) -> Grant:
+        """Give back all that a job holds, and drop what it has parked."""
+        return self._call(endpoint, "forget", job_id)
+
+    def grant(self, endpoint: str) -> Grant:
+        """End leases that ran out and grant what that frees."""
+        return self._call(endpoint, "grant", "")
+
+    def _call(self, endpoint: str, *arguments: str | int) -> Grant:
+        held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=arguments)
+        return Grant(_text(held) == "1", tuple(map(_text, messages)))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,27 @@
+"""``osml-tasks watch``: follow a job that runs already."""
+
+from __future__ import annotations
+
+import click
+
+from osml_tasks.cli import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_TILES_FAILED
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+def command(job_id: str) -> int:
+    """Show the progress of JOB until it ends. The result stays where it is."""
+    from osml_tasks.cli.jobs import handle_of
+    from osml_tasks.cli.progress import follow
+    from osml_tasks.jobs import JobState
+
+    try:
+        status = follow(handle_of(job_id))
+    except KeyboardInterrupt:
+        click.echo(f"osml-tasks: interrupted; job {job_id} goes on", err=True)
+        return EXIT_INTERRUPTED
+    if status.state is not JobState.COMPLETED:
+        click.echo(f"osml-tasks: job {job_id} {status.state}: {status.error}", err=True)
+        return EXIT_JOB_FAILED
+    click.echo(f"job {job_id} completed: osml-tasks result {job_id} -o OUT.geojson fetches its result")
+    return EXIT_TILES_FAILED if status.progress.failed else 0

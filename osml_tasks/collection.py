@@ -1,0 +1,283 @@
+"""What the poll task does: find what has arrived of a shard and, when all has, write its part."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from osml_tasks.cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
+from osml_tasks.connections import Connections
+from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
+from osml_tasks.features import add_provenance, parse, to_lines
+from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.polling import (
+    MAX_COUNTDOWN,
+    Standing,
+    TileRecord,
+    due_again,
+    expire,
+    failure_reason,
+    next_poll,
+    standing,
+    try_again,
+)
+from osml_tasks.records import OutputPaths
+from osml_tasks.report import TileFailure
+from osml_tasks.s3 import S3Object, S3Uri
+from osml_tasks.submission import read_tiles
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a poll task leaves to be done.
+
+    :ivar publish: messages of other shards whose turn has come.
+    :ivar poll_in: seconds until this shard is to be polled again; None when it is finished.
+    :ivar finished: tiles that are through.
+    :ivar idle: how many polls in a row have found nothing new, this one included.
+    :ivar resubmit_in: seconds until tiles are due to be invoked again; None when none is, or a submit
+        task is already on its way.
+    """
+
+    publish: tuple[str, ...]
+    poll_in: float | None = None
+    finished: int = 0
+    idle: int = 0
+    resubmit_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What a shard's invocations have left in S3 so far, by tile index."""
+
+    outputs: dict[int, S3Object]
+    failures: dict[int, S3Object]
+
+
+def collect_shard(connections: Connections, shard: Shard, *, idle: int, seen: int) -> Collection:
+    """Look once at what has become of a shard.
+
+    :param idle: how many polls in a row have found nothing new.
+    :param seen: how many tiles were through at the last poll.
+    :raises S3OperationError: S3 did not answer; to be tried again.
+    """
+    job = connections.job(shard.job)
+    records = connections.records
+    progress = records.progress(shard)
+    if records.state(job.job_id).is_over or progress.shards_finished:
+        return Collection(connections.capacity.keep(job.endpoint, shard, 0).messages, finished=progress.finished)
+    return _Collector(connections, job, shard).look(idle=idle, seen=seen)
+
+
+class _Collector:
+    """One look at a shard."""
+
+    def __init__(self, connections: Connections, job: Job, shard: Shard) -> None:
+        self._connections = connections
+        self._job = job
+        self._shard = shard
+        self._now = connections.records.now()
+        self._records = connections.records.tiles(shard)
+        self._indexes = range(shard.first, shard.first + shard.tiles)
+
+    def look(self, *, idle: int, seen: int) -> Collection:
+        arrivals = self._arrivals()
+        standings = {index: self._standing(index, arrivals) for index in self._indexes}
+        self._settle(standings, arrivals)
+        counts = Counter(standings.values())
+        finished = counts[Standing.SUCCEEDED] + counts[Standing.FAILED]
+        if finished == self._shard.tiles:
+            return self._finish(arrivals)
+        grant = self._connections.capacity.keep(self._job.endpoint, self._shard, self._shard.tiles - finished)
+        self._write_progress(counts)
+        idle = 0 if finished > seen else idle + 1
+        return Collection(grant.messages, self._poll_in(idle, standings), finished, idle, self._resubmit_in())
+
+    def _arrivals(self) -> Arrivals:
+        paths = self._connections.records.paths(self._job.job_id)
+        listing = _Listing(self._connections, self._shard)
+        outputs, failures = {}, {}
+        for index, record in self._records.items():
+            if output := listing.first(_outputs(record, index, self._shard, paths)):
+                outputs[index] = output
+            elif record.in_flight and (failure := listing.first(_failures(record, index, self._shard, paths))):
+                failures[index] = failure
+        return Arrivals(outputs, failures)
+
+    def _standing(self, index: int, arrivals: Arrivals) -> Standing:
+        return standing(
+            self._records.get(index),
+            output_arrived=index in arrivals.outputs,
+            failure_arrived=index in arrivals.failures,
+            options=self._job.options,
+            now=self._now,
+        )
+
+    def _settle(self, standings: dict[int, Standing], arrivals: Arrivals) -> None:
+        """Decide on tiles whose attempt failed, and write that down."""
+        settled: dict[int, TileRecord] = {}
+        refused = [index for index, found in standings.items() if found is Standing.REFUSED]
+        bodies = self._connections.overlap(lambda index: self._read_failure(arrivals.failures[index].uri), refused)
+        for index, body in zip(refused, bodies, strict=True):
+            reason, error = failure_reason(body)
+            settled[index] = try_again(self._records[index], reason, error, self._job.options, self._now)
+        for index, found in standings.items():
+            if found is Standing.EXPIRED:
+                settled[index] = expire(self._records[index], self._job.options)
+        for index, record in settled.items():
+            standings[index] = Standing.FAILED if record.given_up else Standing.WAITING
+        self._records |= settled
+        self._connections.records.set_tiles(self._shard, settled)
+        clean_up_answers(self._connections, self._job, [arrivals.failures[index].uri for index in refused])
+
+    def _read_failure(self, uri: S3Uri) -> bytes:
+        with suppress(ObjectNotFoundError):
+            return self._connections.s3.get(uri)
+        return b""
+
+    def _poll_in(self, idle: int, standings: dict[int, Standing]) -> float:
+        options = self._job.options
+        deadlines = [
+            self._records[index].deadline(options) for index, found in standings.items() if found is Standing.IN_FLIGHT
+        ]
+        return next_poll(options, idle, deadlines, self._now)
+
+    def _resubmit_in(self) -> float | None:
+        due = due_again(self._records)
+        if due is None and len(self._records) < self._shard.tiles:
+            # A submit task that stopped half way: what it has no record of is due now.
+            due = self._now
+        return None if due is None else min(max(0.0, due - self._now), MAX_COUNTDOWN)
+
+    def _write_progress(self, counts: Counter[Standing]) -> None:
+        before = self._connections.records.progress(self._shard)
+        self._connections.records.set_progress(
+            self._shard, Progress(before.invoked, counts[Standing.SUCCEEDED], counts[Standing.FAILED])
+        )
+
+    def _finish(self, arrivals: Arrivals) -> Collection:
+        grant = self._connections.capacity.keep(self._job.endpoint, self._shard, 0)
+        tiles = read_tiles(self._connections, self._job, self._shard)
+        progress = PartWriter(self._connections, self._job, self._shard).write(tiles, arrivals, self._records)
+        self._connections.records.set_progress(self._shard, progress)
+        self._clean_up(tiles, arrivals)
+        self._connections.records.drop_tiles([self._shard])
+        return Collection(grant.messages, finished=progress.finished)
+
+    def _clean_up(self, tiles: list[Tile], arrivals: Arrivals) -> None:
+        if any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values()):
+            expect_late_outputs(self._connections, self._job, self._now)
+        clean_up_answers(self._connections, self._job, _answers(arrivals, self._records))
+        clean_up_payloads(self._connections, self._job, self._payload_keys(tiles))
+
+    def _payload_keys(self, tiles: list[Tile]) -> Iterator[str]:
+        staged = f"{self._connections.input_uri(self._job.prefix)}"
+        for tile in tiles:
+            if tile.location.startswith(staged) or self._records[tile.index].uploaded:
+                yield self._job.payload_key(self._shard.shard, tile.index, tile.name)
+
+
+class _Listing:
+    """Objects of a shard: directories that only it uses are listed once, anything else is asked for singly."""
+
+    def __init__(self, connections: Connections, shard: Shard) -> None:
+        self._s3 = connections.s3
+        self._shard = shard
+        self._readable = connections.config.readable_output_buckets
+        self._directories: dict[S3Uri, dict[S3Uri, S3Object]] = {}
+
+    def first(self, uris: Iterator[S3Uri]) -> S3Object | None:
+        """The first of these objects that exists."""
+        return next((found for uri in uris if (found := self._find(uri))), None)
+
+    def _find(self, uri: S3Uri) -> S3Object | None:
+        if uri.bucket not in self._readable:
+            return None
+        directory = uri.parent
+        if not f"/{directory.key}".endswith(f"/{self._shard.name}"):
+            return self._s3.head(uri)
+        if directory not in self._directories:
+            self._directories[directory] = {found.uri: found for found in self._s3.list(directory)}
+        return self._directories[directory].get(uri)
+
+
+def _outputs(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) -> Iterator[S3Uri]:
+    """Where a tile's output may be: earliest attempt first, so that the choice never changes."""
+    if paths.output:
+        for attempt in range(1, record.attempt + 1):
+            yield S3Uri.parse(f"{paths.output}/{shard.name}/{output_filename(index, attempt)}")
+    if record.output:
+        yield S3Uri.parse(record.output)
+
+
+def _failures(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) -> Iterator[S3Uri]:
+    """Where the failure object of the current attempt may be."""
+    if record.failure:
+        yield S3Uri.parse(record.failure)
+    elif paths.failure:
+        yield S3Uri.parse(f"{paths.failure}/{shard.name}/{failure_filename(index, record.attempt)}")
+
+
+def _answers(arrivals: Arrivals, records: dict[int, TileRecord]) -> list[S3Uri]:
+    """Objects that were answered for this shard's own invocations."""
+    arrived = [found.uri for found in (*arrivals.outputs.values(), *arrivals.failures.values())]
+    named = [uri for record in records.values() for uri in (record.output, record.failure) if uri]
+    return list({*arrived, *map(S3Uri.parse, named)})
+
+
+class PartWriter:
+    """Writes the features and the failed tiles of a finished shard, tile after tile in bounded memory."""
+
+    def __init__(self, connections: Connections, job: Job, shard: Shard) -> None:
+        self._connections = connections
+        self._job = job
+        self._shard = shard
+        self._failures: list[TileFailure] = []
+        self._features = 0
+
+    def write(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Progress:
+        """Write the part, last of all: that it exists says that the shard is finished."""
+        self._note_failures(tiles, arrivals, records)
+        with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
+            for lines in self._lines(tiles, arrivals, records):
+                part.write(lines)
+            self._write_failures()
+        failed = len(self._failures)
+        return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
+
+    def _note_failures(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> None:
+        for tile in tiles:
+            if tile.index not in arrivals.outputs:
+                record = records[tile.index]
+                reason = record.reason or Reason.INPUT
+                self._failures.append(TileFailure(tile.index, tile.name, reason, record.error, record.attempt))
+
+    def _lines(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Iterator[bytes]:
+        there = [tile for tile in tiles if tile.index in arrivals.outputs]
+        found = [arrivals.outputs[tile.index] for tile in there]
+        outputs = self._connections.overlap(self._connections.s3.get, (output.uri for output in found))
+        for tile, output, body in zip(there, found, outputs, strict=True):
+            try:
+                features = parse(body)
+            except UnparsableOutputError as error:
+                attempt = records[tile.index].attempt
+                self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
+                continue
+            add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
+            self._features += len(features)
+            yield to_lines(features)
+
+    def _write_failures(self) -> None:
+        """Before the part is complete, so that no part is without its failures."""
+        if self._failures:
+            failures = sorted(self._failures, key=lambda failure: failure.index)
+            lines = b"".join(failure.to_json() for failure in failures)
+            self._connections.s3.put(self._uri(self._job.failures_key(self._shard.shard)), lines)
+
+    def _uri(self, key: str) -> S3Uri:
+        return self._connections.input_uri(key)

@@ -1,0 +1,179 @@
+"""Every option of osml-tasks, from keywords or from environment variables."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from osml_tasks.errors import ExtensionConfigurationError
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+# What S3 takes without escaping, so that a key reads the same in a URI, a listing and a policy.
+_PREFIX = r"^[A-Za-z0-9!_.*'()/-]*$"
+
+INLINE_BODY_MAX_BYTES = 128_000
+"""The largest ``Body`` of ``InvokeEndpointAsync``, in bytes (botocore's service model)."""
+
+
+class CleanupPolicy(StrEnum):
+    """When the S3 objects of a job are deleted."""
+
+    IMMEDIATE = "immediate"
+    DELAYED = "delayed"
+    DISABLED = "disabled"
+
+
+def _directories(value: object) -> object:
+    """Split a list of directories as ``PATH`` is split; leave anything else to pydantic."""
+    if isinstance(value, str):
+        return tuple(part for part in value.split(os.pathsep) if part)
+    if isinstance(value, Path):
+        return (value,)
+    return value
+
+
+def _prefix(value: object) -> object:
+    """Bring a prefix to the form ``a/b/`` (or empty), however it was written."""
+    if isinstance(value, str):
+        parts = [part for part in value.split("/") if part]
+        return "/".join(parts) + "/" if parts else ""
+    return value
+
+
+def _env(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+Bucket = Annotated[str, Field(pattern=_BUCKET)]
+Prefix = Annotated[str, BeforeValidator(_prefix), Field(pattern=_PREFIX, max_length=256)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class AsyncEndpointConfig(BaseSettings):
+    """The configuration of clients, workers and detectors. Keywords beat the environment.
+
+    :raises ExtensionConfigurationError: with one line for each wrong or missing value.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, env_ignore_empty=True, extra="forbid")
+
+    input_bucket: Bucket = Field(validation_alias=_env("ARTIFACT_BUCKET", "ASYNC_SM_INPUT_BUCKET"))
+    """Bucket for tiles, parts and results. Required."""
+    output_bucket: Bucket = Field(validation_alias=_env("ASYNC_SM_OUTPUT_BUCKET"))
+    """Bucket that the endpoint writes its outputs to. Required."""
+    input_prefix: Prefix = Field("async-inference/input/", validation_alias=_env("ASYNC_SM_INPUT_PREFIX"))
+    """Where in ``input_bucket`` this program keeps its objects. Default ``async-inference/input/``."""
+    output_prefix: Prefix = Field("", validation_alias=_env("ASYNC_SM_OUTPUT_PREFIX"))
+    """Where in ``output_bucket`` outputs must lie; empty (the default) accepts what the endpoint says."""
+    failure_bucket: Bucket | None = Field(None, validation_alias=_env("ASYNC_SM_FAILURE_BUCKET"))
+    """Bucket of the endpoint's failure objects, where that is not ``output_bucket``."""
+
+    max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
+    """Longest time in seconds from an invocation to its output. Default 3600."""
+    polling_interval: Seconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
+    """Seconds to the first poll, and between polls while tiles keep arriving. Default 5."""
+    max_polling_interval: Seconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
+    """Longest time in seconds between two polls. Default 60, or ``polling_interval`` if that is more."""
+    exponential_backoff_multiplier: float = Field(
+        1.5, ge=1, le=10, validation_alias=_env("ASYNC_SM_BACKOFF_MULTIPLIER")
+    )
+    """Growth of the time between polls while nothing arrives. Default 1.5."""
+    max_retries: int = Field(3, ge=0, le=100, validation_alias=_env("ASYNC_SM_MAX_RETRIES"))
+    """How often a failed tile is tried again. Default 3."""
+
+    cleanup_enabled: bool = Field(True, validation_alias=_env("ASYNC_SM_CLEANUP_ENABLED"))
+    """Whether objects are deleted at all. Default true."""
+    cleanup_policy: CleanupPolicy = Field(CleanupPolicy.IMMEDIATE, validation_alias=_env("ASYNC_SM_CLEANUP_POLICY"))
+    """When objects are deleted: ``immediate`` (default), ``delayed`` or ``disabled``."""
+    cleanup_delay_seconds: float = Field(300.0, ge=0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
+    """Age in seconds at which ``delayed`` deletes. Default 300."""
+
+    enable_worker_optimization: bool = Field(True, validation_alias=_env("ASYNC_SM_WORKER_OPTIMIZATION"))
+    """Whether tiles of a Python caller go through worker pools. Default true."""
+    submission_workers: int = Field(4, ge=1, le=1024, validation_alias=_env("ASYNC_SM_SUBMISSION_WORKERS"))
+    """Concurrency of a submit worker. Default 4."""
+    polling_workers: int = Field(2, ge=1, le=1024, validation_alias=_env("ASYNC_SM_POLLING_WORKERS"))
+    """Concurrency of a poll worker. Default 2."""
+    max_concurrent_jobs: int = Field(100, ge=1, validation_alias=_env("ASYNC_SM_MAX_CONCURRENT_JOBS"))
+    """Most tiles in flight at an endpoint, over the whole fleet. Default 100."""
+    job_queue_timeout: Seconds = Field(300.0, validation_alias=_env("ASYNC_SM_JOB_QUEUE_TIMEOUT"))
+    """Seconds that a waiting caller gives the fleet to take up a queued job. Default 300."""
+
+    inline_payload_max_bytes: int = Field(
+        INLINE_BODY_MAX_BYTES,
+        ge=0,
+        le=INLINE_BODY_MAX_BYTES,
+        validation_alias=_env("ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES"),
+    )
+    """Largest payload in bytes that travels inside the invocation; 0 turns that off. Default 128,000."""
+    tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories)] = Field(
+        (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
+    )
+    """Directories that a worker may read tiles from; none by default."""
+    assume_role_arn: str | None = Field(
+        None,
+        pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$",
+        validation_alias=_env("ASYNC_SM_ASSUME_ROLE_ARN"),
+    )
+    """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
+    external_id: str | None = Field(None, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
+    """External id that goes with ``assume_role_arn``."""
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise ExtensionConfigurationError(_explain(error)) from None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.max_polling_interval < self.polling_interval:
+            if "max_polling_interval" in self.model_fields_set:
+                raise ValueError(
+                    f"max_polling_interval ({self.max_polling_interval:g} s) is less than "
+                    f"polling_interval ({self.polling_interval:g} s): raise the one or lower the other"
+                )
+            object.__setattr__(self, "max_polling_interval", self.polling_interval)
+        if self.external_id and not self.assume_role_arn:
+            raise ValueError("external_id is set without assume_role_arn: name the role to assume, too")
+        for root in self.tile_roots:
+            if not root.is_absolute():
+                raise ValueError(f"tile_roots has {str(root)!r}, which is not an absolute path")
+        return self
+
+    @property
+    def readable_output_buckets(self) -> frozenset[str]:
+        """The buckets that output and failure objects are read from."""
+        return frozenset({self.output_bucket, self.failure_bucket or self.output_bucket})
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for each wrong value: which option, which variable, what it held, what is wrong."""
+    return "\n".join(_explain_one(dict(detail)) for detail in error.errors())
+
+
+def _explain_one(detail: dict[str, Any]) -> str:
+    if not detail["loc"]:
+        return str(detail["msg"]).removeprefix("Value error, ")
+    option, variables = _option(str(detail["loc"][0]))
+    if detail["type"] == "extra_forbidden":
+        return f"{option} is not an option of AsyncEndpointConfig: check its spelling"
+    if detail["type"] == "missing":
+        return f"{option} is not set: set {variables}, or pass {option}="
+    return f"{option} ({variables}) is {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _option(location: str) -> tuple[str, str]:
+    """The keyword and the environment variables of an option, found by either."""
+    for name, field in AsyncEndpointConfig.model_fields.items():
+        alias = field.validation_alias
+        variables = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        if location == name or location in variables:
+            return name, " or ".join(variables)
+    return location, location

@@ -1,0 +1,153 @@
+"""One invocation of an asynchronous endpoint, and what its refusals mean."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnectionError
+
+from osml_tasks.errors import EndpointUnusableError, RejectedError, ThrottledError
+from osml_tasks.s3 import S3Uri
+
+if TYPE_CHECKING:
+    import boto3
+
+MAX_INPUT_BYTES = 1_000_000_000
+"""The largest input object of an asynchronous endpoint (service documentation: 1 GB)."""
+
+# Codes with which the service asks for patience, and those no other request will fare better with.
+_TRANSIENT = frozenset(
+    {
+        "InternalDependencyException",
+        "InternalFailure",
+        "InternalServerError",
+        "ModelNotReadyException",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The endpoint's answer: where output and, if the endpoint keeps them, failure will appear."""
+
+    output: S3Uri
+    failure: S3Uri | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What an invocation is called, and how long it may take.
+
+    :ivar path_extension: what is added to the endpoint's output path.
+    :ivar filename: name of the output object.
+    :ivar content_type: MIME type of the payload.
+    :ivar ttl: longest time in the endpoint's queue, s.
+    :ivar timeout: longest time in the model, s.
+    """
+
+    endpoint: str
+    inference_id: str
+    path_extension: str
+    filename: str
+    content_type: str
+    ttl: int
+    timeout: int
+
+
+def runtime_client(session: boto3.Session, connections: int) -> Any:
+    """A SageMaker runtime client for ``connections`` calls at a time, with botocore's own retries."""
+    return session.client(
+        "sagemaker-runtime",
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": 4},
+            max_pool_connections=connections,
+            connect_timeout=5,
+            read_timeout=60,
+        ),
+    )
+
+
+def content_type(name: str) -> str:
+    """The MIME type of a tile, from its name."""
+    if name.lower().endswith((".ntf", ".nitf")):
+        return "image/nitf"
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def queue_limits(max_wait_time: float) -> tuple[int, int]:
+    """``RequestTTLSeconds`` and ``InvocationTimeoutSeconds`` for a longest wait in seconds.
+
+    Nobody looks for an output after ``max_wait_time``, so the endpoint need not start on it either.
+    """
+    return round(min(max(max_wait_time, 60), 21_600)), round(min(max(max_wait_time, 1), 3_600))
+
+
+def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accepted:
+    """Call ``InvokeEndpointAsync`` with a payload inline, or with where it lies in S3.
+
+    :raises ThrottledError: the same call may succeed later.
+    :raises RejectedError: this call never will.
+    :raises EndpointUnusableError: no call to this endpoint will.
+    """
+    source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
+    try:
+        answer = client.invoke_endpoint_async(
+            EndpointName=invocation.endpoint,
+            ContentType=invocation.content_type,
+            InferenceId=invocation.inference_id,
+            S3OutputPathExtension=invocation.path_extension,
+            Filename=invocation.filename,
+            RequestTTLSeconds=invocation.ttl,
+            InvocationTimeoutSeconds=invocation.timeout,
+            **source,
+        )
+    except ClientError as error:
+        raise _refusal(invocation.endpoint, error) from error
+    except NoCredentialsError as error:
+        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {error}") from error
+    except (HTTPClientError, NoConnectionError) as error:
+        raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {error}") from error
+    except BotoCoreError as error:
+        raise RejectedError(f"endpoint {invocation.endpoint!r}: {error}") from error
+    failure = answer.get("FailureLocation")
+    return Accepted(S3Uri.parse(answer["OutputLocation"]), S3Uri.parse(failure) if failure else None)
+
+
+def _refusal(endpoint: str, error: ClientError) -> ThrottledError | RejectedError | EndpointUnusableError:
+    """Sort a service error by what can be done about it."""
+    code = error.response.get("Error", {}).get("Code", "")
+    message = error.response.get("Error", {}).get("Message", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    text = f"endpoint {endpoint!r}: {code}: {message}"
+    if code in _TRANSIENT or status >= 500 or status == 429:
+        return ThrottledError(text)
+    if code in _DENIED or status in (401, 403):
+        return EndpointUnusableError(f"{text}: check the credentials and their permissions")
+    if "endpoint" in message.lower() and "not found" in message.lower():
+        return EndpointUnusableError(f"{text}: check the endpoint's name and region")
+    return RejectedError(text)

@@ -1,0 +1,87 @@
+"""Every error that osml-tasks raises on purpose.
+
+One line of text each: what was wrong, with which value, what to change. The two families are
+:class:`ExtensionConfigurationError` (change a setting or an argument) and
+:class:`ExtensionRuntimeError` (something outside failed while the work went on).
+"""
+
+from __future__ import annotations
+
+
+class ExtensionError(Exception):
+    """The parent of all errors of this package."""
+
+
+class ExtensionConfigurationError(ExtensionError):
+    """An option, environment variable or argument is missing or wrong."""
+
+
+class SourceError(ExtensionConfigurationError):
+    """A source of tiles does not exist, is empty or cannot be read."""
+
+
+class PreflightError(ExtensionConfigurationError):
+    """Something the job needs is not there: broker, worker, bucket, endpoint or credentials."""
+
+
+class NotAllowedError(ExtensionConfigurationError):
+    """A message or a source names a file or an object that the configuration does not allow."""
+
+
+class ExtensionRuntimeError(ExtensionError):
+    """Something outside this package failed while the work went on."""
+
+
+class S3OperationError(ExtensionRuntimeError):
+    """An S3 request failed for good.
+
+    :ivar uri: the bucket or object concerned, as ``s3://bucket/key``.
+    """
+
+    def __init__(self, message: str, *, uri: str = "") -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
+class ObjectNotFoundError(S3OperationError):
+    """The S3 object, or its bucket, does not exist."""
+
+
+class S3AccessError(S3OperationError):
+    """S3 denied the request: the credentials, or their permissions, do not allow it."""
+
+
+class InvocationError(ExtensionRuntimeError):
+    """An ``InvokeEndpointAsync`` call failed; see the subclasses for what can be done about it."""
+
+
+class EndpointUnusableError(InvocationError):
+    """No invocation of this endpoint can succeed: wrong name, no permission, wrong output bucket."""
+
+
+class ThrottledError(InvocationError):
+    """The endpoint refused for now (throttled, overloaded, out of reach); a later call may succeed."""
+
+
+class RejectedError(InvocationError):
+    """The endpoint refused this one request as invalid; the same request will never succeed."""
+
+
+class AsyncInferenceTimeoutError(ExtensionRuntimeError):
+    """Neither an output nor a failure object appeared within ``max_wait_time``."""
+
+
+class UnparsableOutputError(ExtensionRuntimeError):
+    """A model's output is not a GeoJSON FeatureCollection."""
+
+
+class JobNotFoundError(ExtensionRuntimeError):
+    """No record of this job: the id is wrong, or its records expired."""
+
+
+class JobFailedError(ExtensionRuntimeError):
+    """The job as a whole could not go on; the message is the job's own error."""
+
+
+class JobTimeoutError(ExtensionRuntimeError):
+    """The caller stopped waiting; the job itself goes on."""

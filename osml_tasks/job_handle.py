@@ -1,0 +1,116 @@
+"""A job as its caller sees it: where it stands, its result, its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geojson
+import orjson
+
+from osml_tasks.cleanup import delete_job
+from osml_tasks.config import CleanupPolicy
+from osml_tasks.connections import Connections
+from osml_tasks.errors import JobFailedError, JobTimeoutError, ObjectNotFoundError
+from osml_tasks.jobs import JobState
+from osml_tasks.records import JobStatus
+from osml_tasks.report import report_of
+from osml_tasks.s3 import S3Uri
+
+_LOOK_EVERY = 0.25
+
+
+class JobHandle:
+    """Follows one job, from any process that has the configuration of the one that started it.
+
+    :ivar job_id: what the job is called everywhere.
+    """
+
+    def __init__(self, connections: Connections, job_id: str) -> None:
+        self.job_id = job_id
+        self._connections = connections
+
+    def status(self) -> JobStatus:
+        """Where the job stands now.
+
+        :raises JobNotFoundError: if there is no record of it.
+        """
+        return self._connections.records.status(self.job_id)
+
+    def wait(
+        self, timeout: float | None = None, on_status: Callable[[JobStatus], None] = lambda status: None
+    ) -> JobStatus:
+        """Wait until the job has ended and been cleaned up after, well or badly.
+
+        :param timeout: s; default: as long as it takes.
+        :param on_status: called several times a second with where the job stands.
+        :raises JobTimeoutError: the time is up, or no worker took the job up within
+            ``job_queue_timeout``; the job itself goes on.
+        """
+        began = time.monotonic()
+        while True:
+            status = self.status()
+            on_status(status)
+            if status.finished is not None:
+                return status
+            self._check_patience(status, time.monotonic() - began, timeout)
+            time.sleep(_LOOK_EVERY)
+
+    def _check_patience(self, status: JobStatus, waited: float, timeout: float | None) -> None:
+        if timeout is not None and waited > timeout:
+            raise JobTimeoutError(f"job {self.job_id} is still {status.state} after {timeout:g} s; it goes on")
+        patience = self._connections.config.job_queue_timeout
+        if status.state is JobState.QUEUED and waited > patience:
+            raise JobTimeoutError(
+                f"no worker has taken up job {self.job_id} in {patience:g} s (ASYNC_SM_JOB_QUEUE_TIMEOUT): "
+                "start one with 'osml-tasks worker'; the job waits for it"
+            )
+
+    def result(self) -> geojson.FeatureCollection:
+        """The features of the job; waits for its end. Stays in S3 until :meth:`discard`.
+
+        :raises JobFailedError: the job could not go on.
+        """
+        self._wait_for_completion()
+        return geojson.FeatureCollection(orjson.loads(self._connections.s3.get(self._result_uri()))["features"])
+
+    def save_result(self, path: Path) -> None:
+        """Write the job's FeatureCollection to a file, in bounded memory; waits for the job's end.
+
+        :raises JobFailedError: the job could not go on.
+        :raises OSError: the file cannot be written.
+        """
+        self._wait_for_completion()
+        self._connections.s3.download(self._result_uri(), path)
+
+    def report(self) -> dict[str, Any]:
+        """The job's report as it stands now; complete with its failures once the job is over."""
+        status = self.status()
+        if status.state is JobState.COMPLETED and not status.fetched:
+            try:
+                text = self._connections.s3.get(self._connections.input_uri(status.job.report_key))
+            except ObjectNotFoundError:
+                return report_of(status, None)
+            report: dict[str, Any] = orjson.loads(text)
+            return report | {"finished": report_of(status, None)["finished"]}
+        return report_of(status, None)
+
+    def discard(self) -> None:
+        """Delete what the ended job has left in S3, result and report included, unless the policy forbids it."""
+        status = self.status()
+        if status.job.options.cleanup_policy == CleanupPolicy.DISABLED:
+            return
+        delete_job(self._connections, status.job, keep_result=False)
+        self._connections.records.mark_fetched(self.job_id)
+
+    def _wait_for_completion(self) -> None:
+        status = self.wait()
+        if status.state is not JobState.COMPLETED:
+            raise JobFailedError(f"job {self.job_id} {status.state}: {status.error or 'no reason is recorded'}")
+        if status.fetched:
+            raise JobFailedError(f"the result of job {self.job_id} was fetched and removed before")
+
+    def _result_uri(self) -> S3Uri:
+        return self._connections.input_uri(self.status().job.result_key)

@@ -1,0 +1,290 @@
+"""What a job consists of: tiles, shards, options, and the names that follow from them.
+
+Everything here is plain data. Names are functions of job, shard, tile and attempt alone, so that a
+message may be delivered twice and still concern the same objects.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
+from osml_tasks.errors import NotAllowedError
+
+DEFAULT_SHARD_SIZE = 50
+MAX_SHARD_SIZE = 1000
+"""Tiles in a shard at most: what one page of a LIST answers."""
+MAX_SHARDS = 2000
+"""Shards in a job, unless ``max_concurrent_jobs`` asks for smaller ones."""
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    ASSEMBLING = "assembling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended, well or badly."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Why a tile failed, as the report says it."""
+
+    MODEL = "model"
+    TIMEOUT = "timeout"
+    UNPARSABLE = "unparsable"
+    INPUT = "input"
+    THROTTLED = "throttled"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One payload for the model.
+
+    :ivar index: its place in the job, from 0; features come out in this order.
+    :ivar location: where a worker finds it: an ``s3://`` URI or an absolute path.
+    :ivar name: what the user called it.
+    """
+
+    index: int
+    location: str
+    name: str
+
+    def to_json(self) -> bytes:
+        """The tile as one line of the job's manifest."""
+        return orjson.dumps([self.index, self.location, self.name], option=orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Tile:
+        """Read one line of a manifest."""
+        return cls(*orjson.loads(line))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of a job's tiles that one submit → poll chain carries. All of it fits in a message.
+
+    :ivar job: the job's id.
+    :ivar shard: its number in the job, from 0.
+    :ivar first: index of its first tile.
+    :ivar tiles: how many tiles it has.
+    :ivar start: first byte of its lines in the manifest.
+    :ivar end: the byte after its last line.
+    """
+
+    job: str
+    shard: int
+    first: int
+    tiles: int
+    start: int
+    end: int
+
+    @classmethod
+    def from_message(cls, arguments: dict[str, Any]) -> Shard:
+        """Check a message's arguments before anything is done with them.
+
+        :raises NotAllowedError: if they are not those of a shard.
+        """
+        shard = cls(**{field.name: arguments.get(field.name) for field in fields(cls)})  # type: ignore[arg-type]
+        check_job_id(shard.job)
+        numbers = (shard.shard, shard.first, shard.tiles, shard.start, shard.end)
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise NotAllowedError(f"a message names the shard {numbers!r}: these are not counts")
+        if shard.tiles > MAX_SHARD_SIZE or shard.end < shard.start:
+            raise NotAllowedError(f"a message names the shard {numbers!r}: too large, or back to front")
+        return shard
+
+    def to_message(self) -> dict[str, Any]:
+        """The arguments of this shard's messages."""
+        return asdict(self)
+
+    @property
+    def name(self) -> str:
+        """Job and shard in one word, for logs, leases and path extensions."""
+        return f"{self.job}/{self.shard:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What the client's configuration fixes for the whole job; units as in ``AsyncEndpointConfig``."""
+
+    max_wait_time: float
+    polling_interval: float
+    max_polling_interval: float
+    exponential_backoff_multiplier: float
+    max_retries: int
+    max_concurrent_jobs: int
+    inline_payload_max_bytes: int
+    cleanup_policy: str
+
+    @classmethod
+    def from_config(cls, config: AsyncEndpointConfig) -> JobOptions:
+        """Take a job's options from a configuration."""
+        options = {field.name: getattr(config, field.name) for field in fields(cls)}
+        policy = config.cleanup_policy if config.cleanup_enabled else CleanupPolicy.DISABLED
+        return cls(**options | {"cleanup_policy": policy.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request: an endpoint, tiles, options. Written once, read by every worker.
+
+    :ivar created: seconds since the epoch.
+    """
+
+    job_id: str
+    endpoint: str
+    tiles: int
+    shards: int
+    created: float
+    input_bucket: str
+    input_prefix: str
+    output_bucket: str
+    options: JobOptions
+
+    def to_json(self) -> bytes:
+        """The job as it stands in its record."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Job:
+        """Read a job's record."""
+        values = orjson.loads(text)
+        return cls(**values | {"options": JobOptions(**values["options"])})
+
+    @property
+    def prefix(self) -> str:
+        """Where in the input bucket everything of this job lies, with a slash at its end."""
+        return f"{self.input_prefix}{self.job_id}/"
+
+    @property
+    def manifest_key(self) -> str:
+        """The object with a line for each tile."""
+        return f"{self.prefix}tiles.jsonl"
+
+    @property
+    def result_key(self) -> str:
+        """The assembled FeatureCollection."""
+        return f"{self.prefix}result.geojson"
+
+    @property
+    def report_key(self) -> str:
+        """The job's report."""
+        return f"{self.prefix}report.json"
+
+    def payloads_prefix(self, shard: int) -> str:
+        """Where the payloads of one shard lie."""
+        return f"{self.prefix}payloads/{shard:05d}/"
+
+    def payload_key(self, shard: int, index: int, name: str) -> str:
+        """The object that holds a tile's payload, where it has to be uploaded."""
+        return f"{self.payloads_prefix(shard)}{index:07d}{suffix(name)}"
+
+    def part_key(self, shard: int) -> str:
+        """The features of one finished shard."""
+        return f"{self.prefix}parts/{shard:05d}.geojsonl"
+
+    def failures_key(self, shard: int) -> str:
+        """The failed tiles of one finished shard; missing where there are none."""
+        return f"{self.prefix}failures/{shard:05d}.jsonl"
+
+    def inference_id(self, index: int, attempt: int) -> str:
+        """``InferenceId`` of an invocation; at most 64 characters."""
+        return f"{self.job_id}.{index:07d}.{attempt}"
+
+
+def output_filename(index: int, attempt: int) -> str:
+    """``Filename`` of an invocation; at most 32 characters, one dot."""
+    return f"{index:07d}-{attempt}.out"
+
+
+def failure_filename(index: int, attempt: int) -> str:
+    """The name of a failure object where the endpoint derives it from ``Filename``."""
+    return f"{index:07d}-{attempt}-error.out"
+
+
+def suffix(name: str) -> str:
+    """The ending of a tile's name that its object may keep: it tells people what is inside."""
+    ending = PurePosixPath(name).suffix
+    return ending.lower() if _SUFFIX.fullmatch(ending) else ""
+
+
+def new_job_id(now: float) -> str:
+    """A job id that sorts by time and is safe in keys, file names and shells."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def check_job_id(job_id: object) -> str:
+    """Refuse what cannot be a job id before it becomes part of a key.
+
+    :raises NotAllowedError: if it is anything but letters, digits, ``-`` and ``_``, at most 40.
+    """
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+        raise NotAllowedError(f"{job_id!r} is not a job id: use at most 40 letters, digits, '-' and '_'")
+    return job_id
+
+
+def shard_size(tiles: int, max_concurrent_jobs: int) -> int:
+    """How many tiles a shard has.
+
+    Large enough that a job has at most :data:`MAX_SHARDS` shards, yet at most a quarter of what may
+    be in flight: one shard's wait then leaves three quarters of the endpoint busy.
+    """
+    wanted = max(DEFAULT_SHARD_SIZE, -(-tiles // MAX_SHARDS))
+    return max(1, min(wanted, max_concurrent_jobs // 4, MAX_SHARD_SIZE))
+
+
+def plan(job_id: str, lines: Sequence[bytes], size: int) -> Iterator[Shard]:
+    """Cut a manifest, given as its lines, into shards of ``size`` tiles."""
+    start = 0
+    for number, first in enumerate(range(0, len(lines), size)):
+        run = lines[first : first + size]
+        end = start + sum(map(len, run))
+        yield Shard(job=job_id, shard=number, first=first, tiles=len(run), start=start, end=end)
+        start = end
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job, or one of its shards, has come; counts of tiles, and of features.
+
+    A shard writes its own and overwrites it, so that a step which runs twice counts once.
+    """
+
+    invoked: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    features: int = 0
+    shards_finished: int = 0
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(*(a + b for a, b in zip(self.as_tuple(), other.as_tuple(), strict=True)))
+
+    def as_tuple(self) -> tuple[int, ...]:
+        """The counts in the order of the fields."""
+        return (self.invoked, self.succeeded, self.failed, self.features, self.shards_finished)
+
+    @property
+    def finished(self) -> int:
+        """Tiles that are through, well or badly."""
+        return self.succeeded + self.failed

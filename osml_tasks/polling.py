@@ -1,0 +1,185 @@
+"""What has become of a shard's invocations, and when to look again. Plain functions, no S3."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+import orjson
+
+from osml_tasks.jobs import JobOptions, Reason
+
+MAX_COUNTDOWN = 30.0
+"""Longest countdown of one message in seconds: well under the broker's visibility timeout."""
+
+_MESSAGE_KEYS = ("failureReason", "message", "Message", "ErrorMessage", "errorMessage", "error")
+_EXPIRED_WORDS = ("expired", "timed out")
+
+
+@dataclass(frozen=True, slots=True)
+class TileRecord:
+    """What is known of one tile; kept in Redis while its shard is at work.
+
+    :ivar attempt: number of the current attempt, from 1.
+    :ivar invoked_at: when the endpoint accepted it (s since the epoch); None while it waits to be invoked.
+    :ivar due: when it may be invoked again (s since the epoch), if it waits.
+    :ivar output: where its output will appear, if that is not where the job's paths say.
+    :ivar failure: where its failure object will appear, likewise.
+    :ivar reason: why the latest attempt failed.
+    :ivar error: the same in words.
+    :ivar given_up: whether it is not tried again.
+    :ivar uploaded: whether a worker put its payload into S3.
+    """
+
+    attempt: int = 1
+    invoked_at: float | None = None
+    due: float = 0.0
+    output: str | None = None
+    failure: str | None = None
+    reason: Reason | None = None
+    error: str = ""
+    given_up: bool = False
+    uploaded: bool = False
+
+    def to_json(self) -> bytes:
+        """The record as it is kept: short, for there is one a tile."""
+        values = [self.attempt, self.invoked_at, self.due, self.output, self.failure, self.reason, self.error]
+        return orjson.dumps([*values, int(self.given_up) + 2 * int(self.uploaded)])
+
+    @classmethod
+    def from_json(cls, text: bytes) -> TileRecord:
+        """Read a record back."""
+        attempt, invoked_at, due, output, failure, reason, error, flags = orjson.loads(text)
+        return cls(
+            attempt=attempt,
+            invoked_at=invoked_at,
+            due=due,
+            output=output,
+            failure=failure,
+            reason=Reason(reason) if reason else None,
+            error=error,
+            given_up=bool(flags & 1),
+            uploaded=bool(flags & 2),
+        )
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the endpoint has accepted it and it has not been given up."""
+        return self.invoked_at is not None and not self.given_up
+
+    def deadline(self, options: JobOptions) -> float:
+        """When nothing more is expected of its invocation (s since the epoch)."""
+        return (self.invoked_at or 0.0) + options.max_wait_time
+
+
+class Standing(Enum):
+    """What has become of a tile."""
+
+    SUCCEEDED = auto()
+    FAILED = auto()
+    IN_FLIGHT = auto()
+    REFUSED = auto()
+    """A failure object has appeared; reading it tells whether another attempt can help."""
+    EXPIRED = auto()
+    WAITING = auto()
+    """Not invoked yet, or due to be invoked again."""
+
+
+def standing(
+    record: TileRecord | None,
+    *,
+    output_arrived: bool,
+    failure_arrived: bool,
+    options: JobOptions,
+    now: float,
+) -> Standing:
+    """Judge one tile by its record and by what a listing showed. An output beats everything else."""
+    if output_arrived:
+        return Standing.SUCCEEDED
+    if record is None:
+        return Standing.WAITING
+    if record.given_up:
+        return Standing.FAILED
+    if record.invoked_at is None:
+        return Standing.WAITING
+    if failure_arrived:
+        return Standing.REFUSED
+    return Standing.EXPIRED if now > record.deadline(options) else Standing.IN_FLIGHT
+
+
+def try_again(record: TileRecord, reason: Reason, error: str, options: JobOptions, now: float) -> TileRecord:
+    """The record after a failed attempt: due again after a backoff, or given up."""
+    if record.attempt > options.max_retries:
+        return give_up(record, reason, error)
+    delay = next(backoff(options, start=record.attempt - 1))
+    return TileRecord(attempt=record.attempt + 1, due=now + delay, reason=reason, error=error, uploaded=record.uploaded)
+
+
+def give_up(record: TileRecord, reason: Reason, error: str) -> TileRecord:
+    """The record of a tile that goes into the report."""
+    return replace(record, given_up=True, reason=reason, error=error)
+
+
+def expire(record: TileRecord, options: JobOptions) -> TileRecord:
+    """The record of a tile of which nothing was heard in time."""
+    error = (
+        f"neither output nor failure within {options.max_wait_time:g} s of the invocation: "
+        "raise ASYNC_SM_MAX_WAIT_TIME, or add instances to the endpoint"
+    )
+    return give_up(record, Reason.TIMEOUT, error)
+
+
+def failure_reason(body: bytes) -> tuple[Reason, str]:
+    """Why an attempt failed, from the failure object that the endpoint wrote."""
+    text = body[:4000].decode("utf-8", "replace").strip()
+    message = _message(body) or text or "the failure object is empty"
+    message = " ".join(message.split())[:1000]
+    expired = any(word in message.lower() for word in _EXPIRED_WORDS)
+    return (Reason.TIMEOUT if expired else Reason.MODEL), message
+
+
+def _message(body: bytes) -> str | None:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    return next((str(content[key]) for key in _MESSAGE_KEYS if content.get(key)), None)
+
+
+def backoff(options: JobOptions, *, start: int = 0, jitter: Callable[[], float] = random.random) -> Iterator[float]:
+    """Seconds to wait, again and again: from ``polling_interval``, growing, up to ``max_polling_interval``.
+
+    Up to a tenth is taken off at random, so that a fleet does not poll in step.
+
+    :param start: how many steps of growth to skip.
+    """
+    steps = start
+    while True:
+        # The power is cut off where no maximum can be: 1.5 ** 2000 is no float.
+        growth = options.exponential_backoff_multiplier ** min(steps, 64)
+        wait = min(options.polling_interval * growth, options.max_polling_interval)
+        yield wait * (1 - 0.1 * jitter())
+        steps += 1
+
+
+def next_poll(options: JobOptions, idle: int, deadlines: Iterable[float], now: float) -> float:
+    """Seconds until a shard is polled again.
+
+    :param idle: how many polls in a row have found nothing new.
+    :param deadlines: when the tiles in flight expire; there is no use in sleeping past the first.
+    """
+    wait = min(next(backoff(options, start=idle)), MAX_COUNTDOWN)
+    first = min(deadlines, default=now + wait)
+    return max(0.05, min(wait, first - now + 0.05))
+
+
+def due_again(records: Mapping[int, TileRecord]) -> float | None:
+    """When the first waiting tile is due (s since the epoch), or None if none waits."""
+    return min(
+        (record.due for record in records.values() if record.invoked_at is None and not record.given_up),
+        default=None,
+    )

@@ -1,0 +1,215 @@
+"""What a job needs, looked at before it starts: credentials, broker, workers, buckets, endpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from osml_tasks.celery import QUEUES, app, state_client
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.errors import ExtensionError, PreflightError
+from osml_tasks.s3 import S3Manager, S3Uri
+
+if TYPE_CHECKING:
+    import boto3
+
+WORKER_WAIT_SECONDS = 5.0
+"""How long to wait for a worker to answer for a queue, s."""
+
+_AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check.
+
+    :ivar ok: whether it is as it should be; None where that cannot be told.
+    :ivar detail: what was found, in one line.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def require(config: AsyncEndpointConfig, endpoint: str, session: boto3.Session | None = None) -> None:
+    """Refuse to start a job that could not go on.
+
+    :raises PreflightError: with the first thing that is missing.
+    """
+    for finding in examine(config, endpoint, session, thorough=False):
+        if finding.ok is False:
+            raise PreflightError(finding.detail)
+
+
+def examine(
+    config: AsyncEndpointConfig, endpoint: str | None, session: boto3.Session | None = None, *, thorough: bool
+) -> Iterator[Finding]:
+    """Look at one thing after the other.
+
+    :param endpoint: its name; None leaves it out.
+    :param thorough: also write, read and delete an object in the input bucket.
+    """
+    import boto3
+
+    session = session or boto3.Session()
+    yield _finding("credentials", lambda: _credentials(session))
+    yield _finding("broker", _broker)
+    yield _finding("workers", _workers)
+    buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
+    for bucket in buckets:
+        yield _finding(f"bucket {bucket}", lambda bucket=bucket: _bucket(session, bucket))  # type: ignore[misc]
+    if thorough:
+        yield _finding("objects", lambda: _objects(session, config))
+    if endpoint is not None:
+        yield _endpoint(session, config, endpoint)
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except ExtensionError as error:
+        return Finding(name, False, str(error))
+
+
+def _credentials(session: boto3.Session) -> str:
+    if session.get_credentials() is None:
+        raise PreflightError(
+            "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if session.region_name is None:
+        raise PreflightError("no AWS region is set: set AWS_DEFAULT_REGION to the endpoint's region")
+    return f"found, region {session.region_name}"
+
+
+def _broker() -> str:
+    try:
+        with app.connection_for_write(connect_timeout=5) as connection:
+            connection.ensure_connection(max_retries=0, timeout=5)
+            where = connection.as_uri()
+    except Exception as error:
+        url = app.connection_for_write().as_uri()
+        raise PreflightError(
+            f"the broker {url} does not answer ({error}): start it, or set CELERY_BROKER_URL"
+        ) from error
+    try:
+        state_client().ping()
+    except Exception as error:
+        raise PreflightError(
+            f"the result backend {app.backend.as_uri()} does not answer ({error}): "
+            "start it, or set CELERY_RESULT_BACKEND to a Redis URL"
+        ) from error
+    return str(where)
+
+
+def _workers() -> str:
+    """Ask until every queue has a worker; the first answer is often enough, and comes at once."""
+    served: dict[str, set[str]] = {}
+    until = time.monotonic() + WORKER_WAIT_SECONDS
+    limit: int | None = 1
+    while True:
+        served |= listening(limit, timeout=1.0)
+        missing = [queue for queue in QUEUES if not any(queue in queues for queues in served.values())]
+        if not missing:
+            return f"{len(served)} answered, every queue is served"
+        if time.monotonic() > until:
+            raise PreflightError(
+                f"no worker listens on {', '.join(missing)}: start one with 'osml-tasks worker', "
+                "or 'celery -A osml_tasks worker'"
+            )
+        limit = None if limit else limit
+
+
+def listening(limit: int | None, timeout: float, destination: list[str] | None = None) -> dict[str, set[str]]:
+    """The queues of workers that answer, by worker.
+
+    :param limit: how many answers are enough; None waits for all, until the timeout.
+    :param timeout: s.
+    """
+    inspect = app.control.inspect(limit=limit, timeout=timeout, destination=destination)
+    answers = inspect.active_queues() or {}
+    return {worker: {queue["name"] for queue in queues} for worker, queues in answers.items()}
+
+
+def _bucket(session: boto3.Session, bucket: str) -> str:
+    try:
+        session.client("s3", config=_AWS).head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+            raise PreflightError(f"there is no bucket {bucket!r}: correct its name or create it") from error
+        raise PreflightError(f"bucket {bucket!r} refuses access: {error}") from error
+    except BotoCoreError as error:
+        raise PreflightError(f"bucket {bucket!r} is out of reach: {error}") from error
+    return "answers"
+
+
+def _objects(session: boto3.Session, config: AsyncEndpointConfig) -> str:
+    """Do with one object in the input bucket what a job does, and list both buckets."""
+    s3 = S3Manager(session)
+    uri = S3Uri(config.input_bucket, f"{config.input_prefix}check-{uuid4().hex}/probe")
+    s3.put(uri, b"osml-tasks check")
+    try:
+        s3.get(uri)
+        found = list(s3.list(uri.parent))
+    finally:
+        s3.delete([uri])
+    for bucket in config.readable_output_buckets:
+        list(s3.list(S3Uri(bucket, uri.parent.key)))
+    return f"written, read, listed ({len(found)}) and deleted in {config.input_bucket}; {config.output_bucket} listed"
+
+
+def _endpoint(session: boto3.Session, config: AsyncEndpointConfig, endpoint: str) -> Finding:
+    name = f"endpoint {endpoint}"
+    if os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME") and not _control_plane_named():
+        return Finding(name, None, "not asked: the runtime has an URL of its own, AWS_ENDPOINT_URL_SAGEMAKER has none")
+    client = session.client("sagemaker", config=_AWS)
+    try:
+        described = client.describe_endpoint(EndpointName=endpoint)
+        settings = client.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
+    except ClientError as error:
+        return _refused(name, endpoint, error)
+    except BotoCoreError as error:
+        return Finding(name, None, f"cannot be described: {error}")
+    return _finding(name, lambda: _compare(config, endpoint, described, settings))
+
+
+def _control_plane_named() -> bool:
+    return any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL"))
+
+
+def _refused(name: str, endpoint: str, error: ClientError) -> Finding:
+    if "could not find" in error.response.get("Error", {}).get("Message", "").lower():
+        return Finding(
+            name, False, f"there is no endpoint {endpoint!r} in this region: correct --endpoint or the region"
+        )
+    # sagemaker:DescribeEndpoint is not among the permissions that a job needs.
+    return Finding(name, None, f"cannot be described: {error}")
+
+
+def _compare(config: AsyncEndpointConfig, endpoint: str, described: Any, settings: Any) -> str:
+    """Whether the endpoint is in service, asynchronous, and writes where it is expected to."""
+    if described["EndpointStatus"] not in ("InService", "Updating"):
+        raise PreflightError(f"endpoint {endpoint!r} is {described['EndpointStatus']}, not InService: wait for it")
+    output = settings.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
+    if not output.get("S3OutputPath"):
+        raise PreflightError(f"endpoint {endpoint!r} is not asynchronous: it has no AsyncInferenceConfig")
+    bucket = S3Uri.parse(output["S3OutputPath"]).bucket
+    if bucket != config.output_bucket:
+        raise PreflightError(
+            f"endpoint {endpoint!r} writes its outputs to bucket {bucket!r}, configured is "
+            f"{config.output_bucket!r}: set ASYNC_SM_OUTPUT_BUCKET={bucket}"
+        )
+    failures = output.get("S3FailurePath")
+    if failures and S3Uri.parse(failures).bucket not in config.readable_output_buckets:
+        raise PreflightError(
+            f"endpoint {endpoint!r} writes its failures to {failures}: "
+            f"set ASYNC_SM_FAILURE_BUCKET={S3Uri.parse(failures).bucket}"
+        )
+    return f"{described['EndpointStatus']}, writes to {output['S3OutputPath']}"

@@ -1,0 +1,287 @@
+"""What the fleet knows of its jobs while they run: small records in Redis, each with an expiry.
+
+None of it is the truth about a finished shard, which is its part in S3; losing all of it costs
+invocations, never features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import orjson
+
+from osml_tasks.errors import JobNotFoundError
+from osml_tasks.jobs import Job, JobState, Progress, Shard
+from osml_tasks.polling import TileRecord
+from osml_tasks.s3 import S3Uri
+
+RECORD_SECONDS = 7 * 24 * 3600
+"""How long records outlive their last use, s. Longer than the longest job."""
+
+_JOB = "osml:job:"
+_PROGRESS = "osml:progress:"
+_TILES = "osml:tiles:"
+_CLAIM = "osml:claim:"
+_TROUBLE = "osml:trouble:"
+_DUE = "osml:cleanup:due"
+_ENDPOINTS = "osml:endpoints"
+
+# Deletes a claim only if it is still one's own.
+_UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands.
+
+    :ivar started: first invocation (s since the epoch), or None.
+    :ivar finished: when it had ended and been cleaned up after, likewise.
+    :ivar error: why the job failed, if it did.
+    :ivar misconfigured: whether a setting, rather than the course of events, made it fail.
+    :ivar fetched: whether its result has been taken away.
+    """
+
+    job: Job
+    state: JobState
+    progress: Progress
+    started: float | None
+    finished: float | None
+    error: str | None
+    misconfigured: bool
+    fetched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPaths:
+    """Where an endpoint writes, as its first answer showed: ``s3://`` URIs without a slash at the end."""
+
+    output: str | None
+    failure: str | None
+
+
+class JobRecords:
+    """The records of all jobs. Thread-safe.
+
+    :param redis: a client of the server that holds the fleet's state.
+    """
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+        self._unclaim = redis.register_script(_UNCLAIM)
+        self.job = lru_cache(maxsize=256)(self._read_job)
+
+    def now(self) -> float:
+        """The server's time, s since the epoch: one clock for all workers."""
+        seconds, microseconds = self._redis.time()
+        return float(seconds + microseconds / 1e6)
+
+    def create(self, job: Job) -> None:
+        """Write down a new job as queued."""
+        key = _JOB + job.job_id
+        with self._redis.pipeline() as pipe:
+            pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
+            pipe.expire(key, RECORD_SECONDS)
+            pipe.sadd(_ENDPOINTS, job.endpoint)
+            pipe.expire(_ENDPOINTS, RECORD_SECONDS)
+            pipe.execute()
+
+    def _read_job(self, job_id: str) -> Job:
+        text = self._redis.hget(_JOB + job_id, "job")
+        if text is None:
+            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+        return Job.from_json(text)
+
+    def state(self, job_id: str) -> JobState:
+        """The job's state.
+
+        :raises JobNotFoundError: if there is no record of it.
+        """
+        state = self._redis.hget(_JOB + job_id, "state")
+        if state is None:
+            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+        return JobState(state.decode())
+
+    def status(self, job_id: str) -> JobStatus:
+        """Everything there is to say of a job.
+
+        :raises JobNotFoundError: if there is no record of it.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(_JOB + job_id)
+            pipe.hvals(_PROGRESS + job_id)
+            fields, shards = pipe.execute()
+        if not fields:
+            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+        return JobStatus(
+            job=Job.from_json(fields[b"job"]),
+            state=JobState(fields[b"state"].decode()),
+            progress=sum((Progress(*orjson.loads(text)) for text in shards), Progress()),
+            started=_number(fields.get(b"started")),
+            finished=_number(fields.get(b"finished")),
+            error=fields[b"error"].decode() if b"error" in fields else None,
+            misconfigured=fields.get(b"misconfigured") == b"1",
+            fetched=fields.get(b"fetched") == b"1",
+        )
+
+    def start(self, job_id: str, now: float) -> None:
+        """Note the first invocation; later calls change nothing."""
+        if self._redis.hsetnx(_JOB + job_id, "started", now):
+            self._redis.hset(_JOB + job_id, "state", JobState.RUNNING.value)
+
+    def set_state(self, job_id: str, state: JobState) -> None:
+        """Move a job on."""
+        self._redis.hset(_JOB + job_id, "state", state.value)
+
+    def end(self, job_id: str, state: JobState, error: str = "", *, misconfigured: bool = False) -> bool:
+        """Stop all work on a job, once; says whether this call was the one that did."""
+        key = _JOB + job_id
+        if not self._redis.hsetnx(key, "ended", "1"):
+            return False
+        fields = {"state": state.value} | ({"error": error} if error else {})
+        self._redis.hset(key, mapping=fields | ({"misconfigured": "1"} if misconfigured else {}))
+        return True
+
+    def close(self, job_id: str, now: float) -> None:
+        """Note that an ended job has been cleaned up after, too: nothing more happens to it."""
+        self._redis.hsetnx(_JOB + job_id, "finished", now)
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+
+    def mark_assembled(self, job_id: str) -> None:
+        """Note that result and report are written: the parts are not needed any more."""
+        self._redis.hset(_JOB + job_id, "assembled", "1")
+
+    def is_assembled(self, job_id: str) -> bool:
+        """Whether result and report are written."""
+        return bool(self._redis.hexists(_JOB + job_id, "assembled"))
+
+    def mark_fetched(self, job_id: str) -> None:
+        """Note that the result was taken away."""
+        self._redis.hset(_JOB + job_id, "fetched", "1")
+
+    def refuse_inline(self, job_id: str) -> bool:
+        """Note that the endpoint takes no payload inline; says whether that is news."""
+        return bool(self._redis.hsetnx(_JOB + job_id, "inline_refused", "1"))
+
+    def inline_refused(self, job_id: str) -> bool:
+        """Whether the endpoint was found to take no payload inline."""
+        return bool(self._redis.hexists(_JOB + job_id, "inline_refused"))
+
+    def learn_paths(self, job_id: str, paths: OutputPaths) -> OutputPaths:
+        """Write down where the endpoint writes; the first worker to say so is believed by all."""
+        key = _JOB + job_id
+        with self._redis.pipeline() as pipe:
+            for name in ("output", "failure"):
+                pipe.hsetnx(key, f"{name}_path", getattr(paths, name) or "")
+            pipe.execute()
+        return self.paths(job_id)
+
+    def paths(self, job_id: str) -> OutputPaths:
+        """Where the endpoint writes, as far as is known."""
+        output, failure = self._redis.hmget(_JOB + job_id, "output_path", "failure_path")
+        return OutputPaths(*(path.decode() if path else None for path in (output, failure)))
+
+    def progress(self, shard: Shard) -> Progress:
+        """How far a shard has come."""
+        text = self._redis.hget(_PROGRESS + shard.job, shard.shard)
+        return Progress(*orjson.loads(text)) if text else Progress()
+
+    def set_progress(self, shard: Shard, progress: Progress) -> None:
+        """Write down how far a shard has come."""
+        key = _PROGRESS + shard.job
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(key, shard.shard, orjson.dumps(progress.as_tuple()))
+            pipe.expire(key, RECORD_SECONDS)
+            pipe.execute()
+
+    def tiles(self, shard: Shard) -> dict[int, TileRecord]:
+        """What is known of a shard's tiles, by index."""
+        fields = self._redis.hgetall(_tiles_key(shard))
+        return {int(index): TileRecord.from_json(text) for index, text in fields.items()}
+
+    def set_tiles(self, shard: Shard, records: Mapping[int, TileRecord]) -> None:
+        """Write down what became of some tiles of a shard."""
+        if not records:
+            return
+        key = _tiles_key(shard)
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(key, mapping={index: record.to_json() for index, record in records.items()})
+            pipe.expire(key, RECORD_SECONDS)
+            pipe.execute()
+
+    def drop_tiles(self, shards: Iterable[Shard]) -> None:
+        """Forget the tiles of finished shards."""
+        keys = [_tiles_key(shard) for shard in shards]
+        if keys:
+            self._redis.unlink(*keys)
+
+    def claim(self, name: str, token: str, seconds: int) -> bool:
+        """Claim a piece of work for one task, or renew one's claim to it."""
+        key = _CLAIM + name
+        if self._redis.set(key, token, nx=True, ex=seconds):
+            return True
+        if self._redis.get(key) != token.encode():
+            return False
+        self._redis.expire(key, seconds)
+        return True
+
+    def unclaim(self, name: str, token: str) -> None:
+        """Give a claim back, if it is still one's own."""
+        self._unclaim(keys=[_CLAIM + name], args=[token])
+
+    def trouble_lasts(self, name: str, forget_after: int) -> float:
+        """Note trouble with a piece of work, and for how long there has been some, s.
+
+        :param forget_after: seconds without trouble after which it counts as over.
+        """
+        key = _TROUBLE + name
+        now = self.now()
+        self._redis.set(key, now, nx=True, ex=forget_after)
+        since = _number(self._redis.getex(key, ex=forget_after))
+        return now - (since or now)
+
+    def schedule_cleanup(self, job_id: str, when: float) -> None:
+        """Put a job on the list of those to be cleaned up at a time (s since the epoch)."""
+        self._redis.zadd(_DUE, {job_id: when})
+        self._redis.expire(_DUE, RECORD_SECONDS)
+
+    def due_cleanups(self, now: float, most: int = 100) -> list[str]:
+        """Jobs whose cleanup is due, longest first."""
+        found = cast("list[bytes]", self._redis.zrangebyscore(_DUE, "-inf", now, start=0, num=most))
+        return [job_id.decode() for job_id in found]
+
+    def unschedule_cleanup(self, job_id: str) -> None:
+        """Take a job off that list."""
+        self._redis.zrem(_DUE, job_id)
+
+    def expect_late(self, job_id: str, until: float) -> None:
+        """Note that outputs may still appear up to a time (s since the epoch)."""
+        if until > self.late_until(job_id):
+            self._redis.hset(_JOB + job_id, "late_until", until)
+
+    def late_until(self, job_id: str) -> float:
+        """Up to when outputs of a job may still appear (s since the epoch), 0 if none is expected."""
+        return _number(self._redis.hget(_JOB + job_id, "late_until")) or 0.0
+
+    def locations(self, job: Job) -> list[S3Uri]:
+        """What an endpoint that does not honour path extensions answered for a job's tiles."""
+        uris: list[S3Uri] = []
+        for shard in range(job.shards):
+            for text in self._redis.hvals(f"{_TILES}{job.job_id}/{shard:05d}"):
+                record = TileRecord.from_json(text)
+                uris += [S3Uri.parse(uri) for uri in (record.output, record.failure) if uri]
+        return uris
+
+    def endpoints(self) -> list[str]:
+        """The endpoints of recent jobs."""
+        return sorted(name.decode() for name in self._redis.smembers(_ENDPOINTS))
+
+
+def _tiles_key(shard: Shard) -> str:
+    return f"{_TILES}{shard.name}"
+
+
+def _number(text: bytes | None) -> float | None:
+    return float(text) if text else None

@@ -1,0 +1,69 @@
+"""The report of a job: how many tiles succeeded, and for each that did not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from osml_tasks.features import join_lines, timestamp
+from osml_tasks.jobs import Reason
+from osml_tasks.records import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailure:
+    """A tile that is in the report.
+
+    :ivar index: its place in the job.
+    :ivar attempts: how often it was tried.
+    """
+
+    index: int
+    tile: str
+    reason: Reason
+    error: str
+    attempts: int
+
+    def to_json(self) -> bytes:
+        """The failure as one line; the index is for sorting only."""
+        values = asdict(self)
+        del values["index"]
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:
+    """The report of a job as far as its records go: everything but the list of failures.
+
+    :param result: where the FeatureCollection is.
+    """
+    progress = status.progress
+    return {
+        "job_id": status.job.job_id,
+        "endpoint": status.job.endpoint,
+        "state": status.state.value,
+        "tiles": status.job.tiles,
+        "succeeded": progress.succeeded,
+        "failed": progress.failed,
+        "features": progress.features,
+        "started": _moment(status.started),
+        "finished": _moment(status.finished),
+        "result": result,
+        "error": status.error,
+        "failures": [],
+    }
+
+
+def report_lines(report: dict[str, Any], failures: Iterable[bytes]) -> Iterator[bytes]:
+    """The report as JSON in pieces, with failures from chunks of lines, however many there are."""
+    head = orjson.dumps({key: value for key, value in report.items() if key != "failures"})
+    yield head[:-1] + b',"failures":[\n'
+    yield from join_lines(failures)
+    yield b"\n]}\n"
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else timestamp(datetime.fromtimestamp(seconds, UTC))

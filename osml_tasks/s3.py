@@ -1,0 +1,235 @@
+"""S3: one seam for every object that is read, written, listed or deleted.
+
+Bulk work goes through obstore, which takes a quarter of boto3's CPU a request; credentials, region
+and ``AWS_ENDPOINT_URL_S3`` are boto3's, so that both always agree.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
+
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    ObjectNotFoundError,
+    S3AccessError,
+    S3OperationError,
+)
+
+if TYPE_CHECKING:
+    import boto3
+    from obstore import WritableFile
+
+__all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri"]
+
+CHUNK_BYTES = 4 * 1024 * 1024
+_MULTIPART_BYTES = 16 * 1024 * 1024
+_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
+_ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
+_ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Uri:
+    """A bucket and a key (or prefix), written ``s3://bucket/key``."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> S3Uri:
+        """Read ``s3://bucket/key``.
+
+        :raises ExtensionConfigurationError: if the text is anything else.
+        """
+        match = _URI.fullmatch(text)
+        if match is None:
+            raise ExtensionConfigurationError(f"{text!r} is not an S3 URI: write it as s3://bucket/key")
+        return cls(match[1], match[2] or "")
+
+    @property
+    def parent(self) -> S3Uri:
+        """The prefix that the key lies under, without a slash at its end."""
+        return S3Uri(self.bucket, self.key.rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """What a listing says of an object; ``size`` in bytes."""
+
+    uri: S3Uri
+    size: int
+    last_modified: datetime
+
+
+class S3Manager:
+    """Reads, writes, lists and deletes objects. Thread-safe; make it after a fork, not before.
+
+    :param session: where credentials and region come from.
+    :raises ExtensionConfigurationError: if the session has no credentials.
+    """
+
+    def __init__(self, session: boto3.Session) -> None:
+        self._client = session.client("s3")
+        try:
+            self._credentials = Boto3CredentialProvider(session)
+        except ValueError:
+            raise ExtensionConfigurationError(
+                "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+        self._stores: dict[str, S3Store] = {}
+        self._lock = Lock()
+
+    def put(self, uri: S3Uri, body: bytes | Path) -> None:
+        """Write an object from bytes or from a file, in parts where it is large."""
+        with _errors("PUT", uri):
+            obstore.put(self._store(uri.bucket), uri.key, body)
+
+    def get(self, uri: S3Uri) -> bytes:
+        """Read a whole object into memory."""
+        with _errors("GET", uri):
+            return bytes(obstore.get(self._store(uri.bucket), uri.key).bytes())
+
+    def get_range(self, uri: S3Uri, start: int, end: int) -> bytes:
+        """Read the bytes from ``start`` up to, not including, ``end``."""
+        if start == end:
+            return b""
+        with _errors("GET", uri):
+            return bytes(obstore.get_range(self._store(uri.bucket), uri.key, start=start, end=end))
+
+    def stream(self, uri: S3Uri) -> Iterator[bytes]:
+        """Read an object in chunks of a few megabytes."""
+        with _errors("GET", uri):
+            for chunk in obstore.get(self._store(uri.bucket), uri.key).stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    def download(self, uri: S3Uri, path: Path) -> None:
+        """Write an object to a file, which appears whole or not at all.
+
+        :raises OSError: if the file cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                for chunk in self.stream(uri):
+                    file.write(chunk)
+            shutil.move(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def writer(self, uri: S3Uri) -> Iterator[WritableFile]:
+        """Write an object piece by piece in bounded memory; nothing appears if the block raises."""
+        with _errors("PUT", uri):
+            file = obstore.open_writer(
+                self._store(uri.bucket), uri.key, buffer_size=_MULTIPART_BYTES, max_concurrency=2
+            )
+            yield file
+            file.close()
+
+    def list(self, prefix: S3Uri) -> Iterator[S3Object]:
+        """All objects under a prefix that ends at a slash, whether or not that is written."""
+        with _errors("LIST", prefix):
+            for page in obstore.list(self._store(prefix.bucket), prefix.key.rstrip("/"), chunk_size=1000):
+                for found in page:
+                    uri = S3Uri(prefix.bucket, found["path"])
+                    yield S3Object(uri, found["size"], found["last_modified"])
+
+    def head(self, uri: S3Uri) -> S3Object | None:
+        """What is known of one object, or None if it does not exist."""
+        try:
+            with _errors("HEAD", uri):
+                found = obstore.head(self._store(uri.bucket), uri.key)
+        except ObjectNotFoundError:
+            return None
+        return S3Object(uri, found["size"], found["last_modified"])
+
+    def delete(self, uris: Iterable[S3Uri]) -> None:
+        """Delete objects, a thousand a request; one that is not there is no error."""
+        keys: dict[str, list[str]] = {}
+        for uri in uris:
+            keys.setdefault(uri.bucket, []).append(uri.key)
+        for bucket, paths in keys.items():
+            with _errors("DELETE", S3Uri(bucket, paths[0])):
+                obstore.delete(self._store(bucket), paths)
+
+    def delete_under(self, prefix: S3Uri, keep: frozenset[str] = frozenset()) -> int:
+        """Delete every object under a prefix but those whose key is in ``keep``; says how many."""
+        doomed = [found.uri for found in self.list(prefix) if found.uri.key not in keep]
+        self.delete(doomed)
+        return len(doomed)
+
+    def check_bucket(self, bucket: str) -> None:
+        """Ask whether a bucket exists and answers.
+
+        :raises S3OperationError: with what S3 said.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except (ClientError, BotoCoreError) as error:
+            raise S3OperationError(f"bucket {bucket!r} does not answer: {error}", uri=f"s3://{bucket}") from error
+
+    def _store(self, bucket: str) -> S3Store:
+        with self._lock:
+            if bucket not in self._stores:
+                self._stores[bucket] = self._open(bucket)
+            return self._stores[bucket]
+
+    def _open(self, bucket: str) -> S3Store:
+        meta = self._client.meta
+        endpoint = str(meta.endpoint_url)
+        return S3Store(
+            bucket,
+            region=meta.region_name or "us-east-1",
+            endpoint=None if endpoint.endswith(".amazonaws.com") else endpoint,
+            credential_provider=self._credentials,
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=5),
+                "timeout": timedelta(minutes=10),
+            },
+            retry_config={"max_retries": 6, "retry_timeout": timedelta(minutes=2)},
+        )
+
+
+@contextmanager
+def _errors(verb: str, uri: S3Uri) -> Iterator[None]:
+    """Say every error of obstore in one line that names the request and the object."""
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError) as error:
+        raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
+    except BaseError as error:
+        raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
+
+
+def _in_one_line(text: str) -> str:
+    """The code and message of S3's answer if there is one, else obstore's own first line."""
+    code, message = _ERROR_CODE.search(text), _ERROR_MESSAGE.search(text)
+    if code:
+        return f"{code[1]}: {message[1]}" if message else code[1]
+    return text.strip().splitlines()[0][:300] if text.strip() else "unknown error"

@@ -1,0 +1,110 @@
+"""What a user calls a source, and the tiles that it stands for."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osml_tasks.endpoint import MAX_INPUT_BYTES
+from osml_tasks.errors import SourceError
+from osml_tasks.s3 import S3Uri
+
+if TYPE_CHECKING:
+    import boto3
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTile:
+    """A tile where the user keeps it.
+
+    :ivar name: what the report calls it: as the user wrote it.
+    :ivar path: the local file, or None for an S3 object.
+    :ivar uri: the S3 object, or None for a local file.
+    :ivar size: bytes.
+    """
+
+    name: str
+    path: Path | None
+    uri: S3Uri | None
+    size: int
+
+
+def find_tiles(sources: Iterable[str], session: boto3.Session | None = None) -> list[SourceTile]:
+    """All tiles of some sources: each a file, directory, glob, ``s3://`` object or ``s3://`` prefix.
+
+    Directories are searched to the bottom, hidden files and linked directories left out; tiles come in the order of the
+    sources and of their names, each once.
+
+    :raises SourceError: a source does not exist, is empty, or has a tile of more than 1 GB.
+    """
+    tiles: dict[str, SourceTile] = {}
+    for source in sources:
+        found = _in_s3(source, session) if source.startswith("s3://") else _local(source)
+        if not found:
+            raise SourceError(f"{source!r} has no tiles: the directory, glob or prefix is empty")
+        for tile in found:
+            tiles.setdefault(str(tile.uri or tile.path), tile)
+    for tile in tiles.values():
+        _check_size(tile)
+    return list(tiles.values())
+
+
+def _check_size(tile: SourceTile) -> None:
+    if tile.size > MAX_INPUT_BYTES:
+        raise SourceError(
+            f"tile {tile.name} has {tile.size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller"
+        )
+
+
+def _local(source: str) -> Sequence[SourceTile]:
+    path = Path(source)
+    if path.is_dir():
+        return list(_in_directory(path))
+    if path.exists():
+        return [_file(path)]
+    if glob.has_magic(source):
+        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
+        return [_file(match) for match in matches if match.is_file()]
+    raise SourceError(f"{source!r} does not exist: name a file, directory, glob or s3:// URI")
+
+
+def _in_directory(directory: Path) -> Iterator[SourceTile]:
+    for folder, folders, files in os.walk(directory, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (_file(Path(folder, name)) for name in sorted(files) if not name.startswith("."))
+
+
+def _file(path: Path) -> SourceTile:
+    try:
+        with path.open("rb"):
+            size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    return SourceTile(str(path), path.absolute(), None, size)
+
+
+def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:
+    """An object of exactly this key if there is one, else all objects under it."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    uri = S3Uri.parse(source)
+    client = (session or boto3.Session()).client("s3")
+    try:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)
+        objects = [found for page in pages for found in page.get("Contents", ())]
+    except (ClientError, BotoCoreError) as error:
+        raise SourceError(f"{source!r} cannot be listed: {error}") from None
+    return _choose(uri, objects)
+
+
+def _choose(uri: S3Uri, objects: list[dict[str, Any]]) -> list[SourceTile]:
+    exact = [found for found in objects if found["Key"] == uri.key]
+    folder = uri.key if not uri.key or uri.key.endswith("/") else f"{uri.key}/"
+    chosen = exact or [found for found in objects if found["Key"].startswith(folder)]
+    tiles = ((S3Uri(uri.bucket, found["Key"]), found["Size"]) for found in chosen)
+    return [SourceTile(str(tile), None, tile, size) for tile, size in tiles if not tile.key.endswith("/")]

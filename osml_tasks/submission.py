@@ -1,0 +1,291 @@
+"""What the submit task does: bring a shard's tiles to the endpoint, each exactly when it is due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import Connections
+from osml_tasks.endpoint import MAX_INPUT_BYTES, Accepted, Invocation, content_type, invoke, queue_limits
+from osml_tasks.errors import (
+    EndpointUnusableError,
+    NotAllowedError,
+    RejectedError,
+    S3OperationError,
+    SourceError,
+    ThrottledError,
+)
+from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
+from osml_tasks.records import OutputPaths
+from osml_tasks.s3 import S3Uri
+
+CLAIM_SECONDS = 120
+"""How long a submit task may stay silent before another may do its work, s."""
+_WRITE_DOWN_EVERY = 25
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a submit task leaves to be done.
+
+    :ivar publish: messages of other shards whose turn has come.
+    :ivar parked: whether this shard waits for capacity; its message is with the endpoint's others.
+    :ivar busy: whether another task is submitting this very shard.
+    :ivar resubmit_in: seconds until tiles of this shard are due again, or None.
+    """
+
+    publish: tuple[str, ...] = ()
+    parked: bool = False
+    busy: bool = False
+    resubmit_in: float | None = None
+
+
+def submit_shard(connections: Connections, shard: Shard, message: str, token: str) -> Submission:
+    """Take capacity for a shard and invoke those of its tiles that are due.
+
+    :param message: what to publish when capacity has become free, should there be none now.
+    :param token: says which task does this; two at the same shard would invoke tiles twice.
+    :raises EndpointUnusableError: the job cannot go on.
+    """
+    records, capacity = connections.records, connections.capacity
+    job = connections.job(shard.job)
+    progress = records.progress(shard)
+    if records.state(job.job_id).is_over or progress.shards_finished:
+        return Submission(capacity.keep(job.endpoint, shard, 0).messages)
+    limit = job.options.max_concurrent_jobs
+    need = shard.tiles - progress.finished
+    grant = capacity.request(job.endpoint, shard, need, limit, message)
+    if not grant.held:
+        return Submission(grant.messages, parked=True)
+    claim = f"{shard.name}/submit"
+    if not records.claim(claim, token, CLAIM_SECONDS):
+        return Submission(grant.messages, busy=True)
+    try:
+        return Submission(grant.messages, resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
+    finally:
+        records.unclaim(claim, token)
+
+
+class _Submitter:
+    """One pass over a shard: what is known, what is found out, and where it is written down."""
+
+    def __init__(self, connections: Connections, job: Job, shard: Shard, token: str) -> None:
+        self._connections = connections
+        self._job = job
+        self._shard = shard
+        self._token = token
+        self._now = server_clock(connections.records.now())
+        self._records = connections.records.tiles(shard)
+        self._paths = connections.records.paths(job.job_id)
+        self._inline_refused = connections.records.inline_refused(job.job_id)
+        self._news: dict[int, TileRecord] = {}
+        self._uploaded = {index for index, record in self._records.items() if record.uploaded}
+
+    def invoke_due(self) -> float | None:
+        """Invoke what is due; says in how many seconds more will be, or None if nothing waits."""
+        due = self._due()
+        if due:
+            self._connections.records.start(self._job.job_id, self._now())
+            try:
+                self._invoke(due)
+            finally:
+                self._write_down()
+        again = due_again(self._records)
+        return None if again is None else min(max(0.0, again - self._now()), MAX_COUNTDOWN)
+
+    def _due(self) -> list[Tile]:
+        now = self._now()
+        indexes = range(self._shard.first, self._shard.first + self._shard.tiles)
+        due = {index for index in indexes if _is_due(self._records.get(index), now)}
+        if not due:
+            return []
+        return [tile for tile in read_tiles(self._connections, self._job, self._shard) if tile.index in due]
+
+    def _invoke(self, tiles: list[Tile]) -> None:
+        pending: dict[Future[Accepted | TileRecord], Tile] = {
+            self._connections.pool.submit(self._invoke_tile, tile): tile for tile in tiles
+        }
+        try:
+            for done in as_completed(pending):
+                self._note(pending[done], done.result())
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
+        """Invoke one tile: where its output will be, or its record if it was not accepted."""
+        record = self._record(tile)
+        try:
+            return self._call(tile, record.attempt, self._payload(tile))
+        except ThrottledError as error:
+            return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
+        except S3OperationError as error:
+            return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
+        except (RejectedError, NotAllowedError, SourceError) as error:
+            return give_up(record, Reason.INPUT, str(error))
+
+    def _payload(self, tile: Tile) -> bytes | S3Uri:
+        """The payload itself where it may travel inline, else where it lies in S3."""
+        if tile.location.startswith("s3://"):
+            return S3Uri.parse(tile.location)
+        path = readable_tile(tile.location, self._connections.config)
+        size = _size(path)
+        if not self._inline_refused and 0 < size <= self._job.options.inline_payload_max_bytes:
+            return path.read_bytes()
+        return self._upload(tile, path)
+
+    def _upload(self, tile: Tile, body: bytes | Path) -> S3Uri:
+        key = self._job.payload_key(self._shard.shard, tile.index, tile.name)
+        uri = self._connections.input_uri(key)
+        self._connections.s3.put(uri, body)
+        self._uploaded.add(tile.index)
+        return uri
+
+    def _record(self, tile: Tile) -> TileRecord:
+        return self._records.get(tile.index, TileRecord())
+
+    def _call(self, tile: Tile, attempt: int, payload: bytes | S3Uri) -> Accepted:
+        call = partial(invoke, self._connections.runtime, self._invocation(tile, attempt))
+        try:
+            return call(payload)
+        except RejectedError as refusal:
+            if not isinstance(payload, bytes):
+                raise
+            # Some regions take no payload inline. Whether that was the reason shows when the same
+            # payload is accepted from S3; if it is not, this raises what is wrong with the tile.
+            accepted = call(self._upload(tile, payload))
+            self._go_without_inline(refusal)
+            return accepted
+
+    def _go_without_inline(self, refusal: RejectedError) -> None:
+        self._inline_refused = True
+        if self._connections.records.refuse_inline(self._job.job_id):
+            logger.warning(
+                "job %s: the endpoint takes no payload inline, going on through S3 (%s)",
+                self._job.job_id,
+                refusal,
+            )
+
+    def _invocation(self, tile: Tile, attempt: int) -> Invocation:
+        ttl, timeout = queue_limits(self._job.options.max_wait_time)
+        return Invocation(
+            endpoint=self._job.endpoint,
+            inference_id=self._job.inference_id(tile.index, attempt),
+            path_extension=self._shard.name,
+            filename=output_filename(tile.index, attempt),
+            content_type=content_type(tile.name),
+            ttl=ttl,
+            timeout=timeout,
+        )
+
+    def _note(self, tile: Tile, outcome: Accepted | TileRecord) -> None:
+        if isinstance(outcome, Accepted):
+            outcome = self._accepted(tile, outcome)
+        outcome = replace(outcome, uploaded=tile.index in self._uploaded)
+        self._records[tile.index] = self._news[tile.index] = outcome
+        if len(self._news) >= _WRITE_DOWN_EVERY:
+            self._write_down()
+
+    def _accepted(self, tile: Tile, answer: Accepted) -> TileRecord:
+        """The record of an accepted tile; it names locations only where they cannot be foretold."""
+        _check_answer(answer, self._connections.config, self._job.endpoint)
+        attempt = self._record(tile).attempt
+        outputs = f"/{self._shard.name}/{output_filename(tile.index, attempt)}"
+        failures = f"/{self._shard.name}/{failure_filename(tile.index, attempt)}"
+        if self._paths.output is None:
+            seen = OutputPaths(_root(answer.output, outputs), _root(answer.failure, failures))
+            self._paths = self._connections.records.learn_paths(self._job.job_id, seen)
+        return TileRecord(
+            attempt=attempt,
+            invoked_at=self._now(),
+            output=_unforeseen(answer.output, self._paths.output, outputs),
+            failure=_unforeseen(answer.failure, self._paths.failure, failures),
+        )
+
+    def _write_down(self) -> None:
+        records = self._connections.records
+        records.set_tiles(self._shard, self._news)
+        self._news = {}
+        records.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
+        invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())
+        before = records.progress(self._shard)
+        records.set_progress(self._shard, replace(before, invoked=max(invoked, before.invoked)))
+
+
+def server_clock(start: float) -> Callable[[], float]:
+    """A clock that goes on from a server's time, in s since the epoch."""
+    offset = start - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
+def read_tiles(connections: Connections, job: Job, shard: Shard) -> list[Tile]:
+    """The tiles of a shard, from its lines of the job's manifest."""
+    lines = connections.s3.get_range(connections.input_uri(job.manifest_key), shard.start, shard.end)
+    return [Tile.from_json(line) for line in lines.splitlines()]
+
+
+def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:
+    """The file behind a location, if this worker may read it.
+
+    :raises NotAllowedError: if it lies under none of the configured roots, links followed.
+    """
+    path = Path(location).resolve()
+    if not any(path.is_relative_to(root.resolve()) for root in config.tile_roots):
+        roots = ", ".join(map(str, config.tile_roots)) or "none"
+        raise NotAllowedError(f"this worker may not read {location}: it is under none of ASYNC_SM_TILE_ROOTS ({roots})")
+    return path
+
+
+def _size(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"the worker cannot read {path}: {error.strerror}") from None
+    if not path.is_file():
+        raise SourceError(f"{path} is not a file")
+    if size > MAX_INPUT_BYTES:
+        raise SourceError(f"{path} has {size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller")
+    return size
+
+
+def _is_due(record: TileRecord | None, now: float) -> bool:
+    if record is None:
+        return True
+    return record.invoked_at is None and not record.given_up and record.due <= now
+
+
+def _check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) -> None:
+    """Refuse an endpoint whose outputs or failures this program was not told to read."""
+    if answer.output.bucket != config.output_bucket:
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its outputs to bucket {answer.output.bucket!r}, configured is "
+            f"{config.output_bucket!r}: set ASYNC_SM_OUTPUT_BUCKET={answer.output.bucket}"
+        )
+    if not answer.output.key.startswith(config.output_prefix):
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, which is not under the "
+            f"configured prefix {config.output_prefix!r}: correct ASYNC_SM_OUTPUT_PREFIX, or leave it empty"
+        )
+    if answer.failure and answer.failure.bucket not in config.readable_output_buckets:
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its failures to bucket {answer.failure.bucket!r}: "
+            f"set ASYNC_SM_FAILURE_BUCKET={answer.failure.bucket}"
+        )
+
+
+def _root(uri: S3Uri | None, tail: str) -> str | None:
+    """What stands before the part of a location that this program chose."""
+    return str(uri).removesuffix(tail) if uri and str(uri).endswith(tail) else None
+
+
+def _unforeseen(uri: S3Uri | None, root: str | None, tail: str) -> str | None:
+    return None if uri is None or str(uri) == f"{root}{tail}" else str(uri)
