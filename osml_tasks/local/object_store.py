@@ -7,13 +7,10 @@ import secrets
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.local.child import LOOPBACK, TWIN_OFFSET, ChildProcess, LocalServer, free_ports
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 START_SECONDS = 30.0
 REGION = "us-east-1"
@@ -119,7 +116,7 @@ class ObjectStore(LocalServer):
         finally:
             client.close()
 
-    def _client(self) -> S3Client:
+    def _client(self) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -160,7 +157,7 @@ def _weed_binary() -> Path:
     return found[0]
 
 
-def _make_buckets(client: S3Client, buckets: Sequence[str]) -> bool:
+def _make_buckets(client: Any, buckets: Sequence[str]) -> bool:
     """Make what is missing of them; False while the server does not serve yet."""
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,0 +1,42 @@
+"""A server with one endpoint for each way in which an endpoint can behave; run as a process by the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from osml_tasks.local.endpoint_server import running_server
+from osml_tasks.local.endpoint_settings import EndpointSettings
+
+OUTPUTS, ELSEWHERE = "fleet-out", "fleet-elsewhere"
+SCRIPTED = "tests.integration.models:scripted"
+PATHS = {"s3_output_path": f"s3://{OUTPUTS}/output", "s3_failure_path": f"s3://{OUTPUTS}/failure"}
+
+ENDPOINTS = [
+    EndpointSettings(
+        name="bright-objects", model="osml_tasks.local.model:find_bright_objects", concurrency=4, **PATHS
+    ),
+    EndpointSettings(name="scripted", model=SCRIPTED, concurrency=8, **PATHS),
+    EndpointSettings(name="slow", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),
+    EndpointSettings(name="throttled", model=SCRIPTED, concurrency=8, throttle_rate=0.9, seed=3, **PATHS),
+    EndpointSettings(name="refuses-inline", model=SCRIPTED, concurrency=8, refuse_inline=True, **PATHS),
+    EndpointSettings(name="old-region", model=SCRIPTED, concurrency=8, ignore_path_extension=True, **PATHS),
+    EndpointSettings(name="silent", model=SCRIPTED, drop_rate=1.0, **PATHS),
+    EndpointSettings(name="tells-no-failure", model=SCRIPTED, concurrency=8, s3_output_path=f"s3://{OUTPUTS}/plain"),
+    EndpointSettings(name="elsewhere", model=SCRIPTED, s3_output_path=f"s3://{ELSEWHERE}/output"),
+]
+
+
+async def serve() -> None:
+    """Serve until SIGTERM."""
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with running_server(ENDPOINTS) as url:
+        sys.stdout.write(f"ready {url}\n")
+        sys.stdout.flush()
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

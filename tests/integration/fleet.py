@@ -1,0 +1,131 @@
+"""The fleet that the integration tests share, and what they ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import boto3
+
+INPUTS = "fleet-in"
+REPOSITORY = Path(__file__).parents[2]
+
+
+def wait_until(condition: Callable[[], bool], within: float = 20.0) -> None:
+    """Wait for a condition, with a bound in seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, less what would lead a process to another fleet than the one it is given."""
+    foreign = re.compile(r"(AWS|ASYNC_SM|CELERY)_|ARTIFACT_BUCKET")
+    return {name: value for name, value in os.environ.items() if not foreign.match(name)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the command line left: exit status, output, result and report."""
+
+    status: int
+    out: str
+    err: str
+    features: list[dict[str, Any]]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Real servers and workers.
+
+    :ivar env: the variables that lead a client to them.
+    :ivar tiles: a directory whose files workers may read.
+    :ivar worker_log: what the workers have written.
+    """
+
+    env: Mapping[str, str]
+    endpoints_url: str
+    tiles: Path
+    worker_log: Callable[[], str]
+
+    @property
+    def s3(self) -> Any:
+        """A boto3 client."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.env["AWS_REGION"],
+        )
+
+    def objects(self) -> list[str]:
+        """All objects of all buckets."""
+        buckets = [bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]]
+        pages = ((bucket, self.s3.list_objects_v2(Bucket=bucket)) for bucket in buckets)
+        return [f"{bucket}/{found['Key']}" for bucket, page in pages for found in page.get("Contents", ())]
+
+    def stats(self, endpoint: str) -> dict[str, Any]:
+        """What an endpoint counts."""
+        with urlopen(f"{self.endpoints_url}/stats") as answer:
+            return dict(json.load(answer)[endpoint])
+
+    def invocations(self, endpoint: str) -> list[str]:
+        """The inference ids that an endpoint has accepted."""
+        with urlopen(f"{self.endpoints_url}/invocations?endpoint={endpoint}") as answer:
+            return list(json.load(answer))
+
+    def command(self, *arguments: str | Path, **variables: str | None) -> tuple[list[str], dict[str, str]]:
+        """A call of ``osml-tasks`` and its environment; a variable that is None is left out."""
+        env = clean_environment() | dict(self.env) | {name: value for name, value in variables.items() if value}
+        for name in (name for name, value in variables.items() if value is None):
+            env.pop(name, None)
+        return [sys.executable, "-m", "osml_tasks", *map(str, arguments)], env
+
+    def start(self, *arguments: str | Path, **variables: str | None) -> subprocess.Popen[str]:
+        """Start ``osml-tasks`` and leave it running."""
+        command, env = self.command(*arguments, **variables)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=env, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    def run(self, *arguments: str | Path, **variables: str | None) -> subprocess.CompletedProcess[str]:
+        """Run ``osml-tasks`` to its end."""
+        command, env = self.command(*arguments, **variables)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, check=False)
+
+    def detect(self, *arguments: str | Path, folder: Path, **variables: str | None) -> Outcome:
+        """Run ``osml-tasks detect`` and read the files that it wrote into a folder."""
+        result, report = folder / "out.geojson", folder / "report.json"
+        done = self.run("detect", *arguments, "-o", result, "--report", report, **variables)
+        features = json.loads(result.read_text())["features"] if result.exists() else []
+        return Outcome(
+            done.returncode,
+            done.stdout,
+            done.stderr,
+            features,
+            json.loads(report.read_text()) if report.exists() else {},
+        )
+
+
+def write_tiles(directory: Path, scripts: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Tiles for the scripted model: a file for each name."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, script in scripts.items():
+        (directory / name).write_text(json.dumps({"name": name} | dict(script)))
+    return directory
+
+
+def names(features: list[dict[str, Any]]) -> list[str]:
+    """Which tile each feature of the scripted model came from."""
+    return [feature["properties"]["featureClasses"][0]["iri"] for feature in features]

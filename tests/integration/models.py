@@ -1,0 +1,33 @@
+"""A model whose answer is written in its tile, so that a test says tile by tile what happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+_calls: Counter[str] = Counter()
+
+
+def scripted(payload: bytes) -> dict[str, Any] | str:
+    """Do what the payload, a JSON object, says.
+
+    ``name``: goes into every feature; ``features``: how many, default 1; ``fail_first``: raise so many
+    times before answering; ``raw``: answer this text; ``sleep``: s.
+    """
+    script = json.loads(payload)
+    name = script["name"]
+    _calls[name] += 1
+    if _calls[name] <= script.get("fail_first", 0):
+        raise ValueError(f"call {_calls[name]} of {name} is to fail")
+    time.sleep(script.get("sleep", 0))
+    if "raw" in script:
+        return str(script["raw"])
+    features = [_feature(name, place) for place in range(script.get("features", 1))]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(name: str, place: int) -> dict[str, Any]:
+    properties = {"imageBBox": [place, 0, place + 1, 1], "featureClasses": [{"iri": name, "score": 0.5}]}
+    return {"type": "Feature", "id": f"{name}-{place}", "geometry": None, "properties": properties}
