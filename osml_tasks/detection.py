@@ -61,10 +61,28 @@ def start_job(
     stage: bool = True,
     on_staged: Callable[[int], None] = lambda staged: None,
 ) -> JobHandle:
-    """Stage what has to be staged and publish the job; on any failure, take everything back.
+    """Make a job of some tiles and publish it; on any failure, take everything back.
 
     :param on_staged: called with the number of tiles staged so far.
     """
+    job, shards = create_job(connections, sources, endpoint, stage=stage, on_staged=on_staged)
+    try:
+        publish_job(job, shards)
+    except BaseException:
+        _take_back(connections, job)
+        raise
+    return JobHandle(connections, job.job_id)
+
+
+def create_job(
+    connections: Connections,
+    sources: Sequence[SourceTile],
+    endpoint: str,
+    *,
+    stage: bool,
+    on_staged: Callable[[int], None] = lambda staged: None,
+) -> tuple[Job, list[Shard]]:
+    """Write down a job and its tiles, staged where they have to be; nothing works on it yet."""
     job = _job(connections, endpoint, len(sources))
     size = shard_size(job.tiles, job.options.max_concurrent_jobs)
     tiles = [_tile(job, index, source, index // size, stage) for index, source in enumerate(sources)]
@@ -73,11 +91,10 @@ def start_job(
     try:
         _stage(connections, sources, tiles, on_staged)
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
-        _publish(job, list(plan(job.job_id, lines, size)))
     except BaseException:
         _take_back(connections, job)
         raise
-    return JobHandle(connections, job.job_id)
+    return job, list(plan(job.job_id, lines, size))
 
 
 def _job(connections: Connections, endpoint: str, tiles: int) -> Job:
@@ -122,8 +139,8 @@ def _stage(
         on_staged(staged)
 
 
-def _publish(job: Job, shards: Sequence[Shard]) -> None:
-    """Publish the job: a chain for each shard, linked by a chord to the assembly."""
+def publish_job(job: Job, shards: Sequence[Shard]) -> None:
+    """Publish a job: a chain for each shard, linked by a chord to the assembly."""
     messages = [shard.to_message() for shard in shards]
     chains = [chain(submit.si(**message), poll.si(**message)) for message in messages]
     chord(chains, app=app)(assemble.si(job=job.job_id))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -64,9 +65,9 @@ def examine(
     yield _finding("broker", _broker)
     yield _finding("workers", _workers)
     buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
-    for bucket in buckets:
-        yield _finding(f"bucket {bucket}", lambda bucket=bucket: _bucket(session, bucket))  # type: ignore[misc]
-    if thorough:
+    answers = [_finding(f"bucket {bucket}", partial(_bucket, session, bucket)) for bucket in buckets]
+    yield from answers
+    if thorough and all(answer.ok for answer in answers):
         yield _finding("objects", lambda: _objects(session, config))
     if endpoint is not None:
         yield _endpoint(session, config, endpoint)

@@ -14,9 +14,7 @@ SCRIPTED = "tests.integration.models:scripted"
 PATHS = {"s3_output_path": f"s3://{OUTPUTS}/output", "s3_failure_path": f"s3://{OUTPUTS}/failure"}
 
 ENDPOINTS = [
-    EndpointSettings(
-        name="bright-objects", model="osml_tasks.local.model:find_bright_objects", concurrency=4, **PATHS
-    ),
+    EndpointSettings(name="bright-objects", model="osml_tasks.local.model:find_bright_objects", concurrency=4, **PATHS),
     EndpointSettings(name="scripted", model=SCRIPTED, concurrency=8, **PATHS),
     EndpointSettings(name="slow", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),
     EndpointSettings(name="throttled", model=SCRIPTED, concurrency=8, throttle_rate=0.9, seed=3, **PATHS),

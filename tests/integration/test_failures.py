@@ -94,7 +94,9 @@ def test_an_endpoint_that_ignores_path_extensions_works_and_leaves_nothing(
     assert (outcome.status, len(outcome.features)) == (0, 12)
 
 
-def test_an_endpoint_that_writes_elsewhere_is_found_out_before_the_job(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+def test_an_endpoint_that_writes_elsewhere_is_found_out_before_the_job(
+    fleet: Fleet, tiles: Path, tmp_path: Path
+) -> None:
     write_tiles(tiles, {"a": {}})
     outcome = fleet.detect(tiles, "-e", "elsewhere", folder=tmp_path)
     assert (outcome.status, "set ASYNC_SM_OUTPUT_BUCKET=fleet-elsewhere" in outcome.err) == (2, True)

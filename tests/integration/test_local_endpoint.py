@@ -221,9 +221,7 @@ def test_a_slow_model_times_out(server: Server) -> None:
         ({"endpoint": "absent"}, "Endpoint absent of account 000000000000 not found."),
     ],
 )
-def test_an_invalid_request_is_a_validation_error(
-    server: Server, members: dict[str, Any], message: str
-) -> None:
+def test_an_invalid_request_is_a_validation_error(server: Server, members: dict[str, Any], message: str) -> None:
     code, text = server.refusal(**members)
     assert code == "ValidationError"
     assert message in text
@@ -278,9 +276,7 @@ def test_slots_bound_what_runs_and_stats_account_for_it(environment: dict[str, s
         assert {name: stats[name] for name in expected} == expected
         assert (stats["slots"], stats["running_max"], stats["running"], stats["queued"]) == (6, 6, 0, 0)
         assert 6 < stats["in_flight_max"] <= 24
-        assert (
-            24 * 0.08 < stats["busy_seconds"] < 6 * (stats["last_finished"] - stats["first_accepted"] + 0.1)
-        )
+        assert 24 * 0.08 < stats["busy_seconds"] < 6 * (stats["last_finished"] - stats["first_accepted"] + 0.1)
         assert json.loads(server.read(answers[0]["OutputLocation"]))["bytes"] == 4
 
 
@@ -322,9 +318,7 @@ def test_a_refusing_endpoint_takes_a_repeated_call(
         stats = server.idle()
         assert set(refused) == {code}
         assert stats[count] >= len(refused)
-        assert (
-            stats["invocations"] == 3 + 20 - len(refused) == len(server.get("/invocations?endpoint=detector"))
-        )
+        assert stats["invocations"] == 3 + 20 - len(refused) == len(server.get("/invocations?endpoint=detector"))
 
 
 def refusal_code(server: Server, inference_id: str) -> str | None:
@@ -368,8 +362,6 @@ def test_the_server_ends_at_once_while_a_model_hangs(environment: dict[str, str]
 def test_a_taken_port_is_one_line(server: Server, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "osml_tasks.local.endpoint_server", *detector(), *BOTH_PATHS]
     port = server.url.rpartition(":")[2]
-    ended = subprocess.run(
-        [*command, "--port", port], env=environment, capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([*command, "--port", port], env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert port in ended.stderr

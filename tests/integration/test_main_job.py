@@ -24,7 +24,9 @@ def as_the_model_said(feature: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("staging", ["--stage", "--no-stage"])
-def test_features_equal_those_of_the_model_called_directly(fleet: Fleet, tiles: Path, tmp_path: Path, staging: str) -> None:
+def test_features_equal_those_of_the_model_called_directly(
+    fleet: Fleet, tiles: Path, tmp_path: Path, staging: str
+) -> None:
     harbour = make_harbour(tiles, ships=40, seed=11)
     outcome = fleet.detect(tiles / "tiles", "--endpoint", "bright-objects", staging, folder=tmp_path)
     direct = [feature for tile in harbour.tiles for feature in find_bright_objects(tile.read_bytes())["features"]]
@@ -70,7 +72,9 @@ def test_small_tiles_go_inline_and_large_ones_through_s3(fleet: Fleet, tiles: Pa
     write_tiles(tiles, {"small": {}, "at-the-limit": {}, "large": {"padding": "x" * 200_000}})
     limit = (tiles / "at-the-limit").stat().st_size
     before = fleet.stats("scripted")
-    outcome = fleet.detect(tiles, "-e", "scripted", "--no-stage", folder=tmp_path, ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES=f"{limit}")
+    outcome = fleet.detect(
+        tiles, "-e", "scripted", "--no-stage", folder=tmp_path, ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES=f"{limit}"
+    )
     after = fleet.stats("scripted")
     assert names(outcome.features) == ["at-the-limit", "large", "small"]
     assert (after["inline"] - before["inline"], after["s3_input"] - before["s3_input"]) == (2, 1)
@@ -128,7 +132,9 @@ def test_two_jobs_at_once_never_exceed_the_capacity_of_the_endpoint(fleet: Fleet
     write_tiles(tiles, {f"t{number:03d}": {} for number in range(120)})
     folders = [tmp_path / "one", tmp_path / "two"]
     clients = [
-        fleet.start("detect", tiles, "-e", "slow", "-o", folder.with_suffix(".geojson"), ASYNC_SM_MAX_CONCURRENT_JOBS="24")
+        fleet.start(
+            "detect", tiles, "-e", "slow", "-o", folder.with_suffix(".geojson"), ASYNC_SM_MAX_CONCURRENT_JOBS="24"
+        )
         for folder in folders
     ]
     for client in clients:

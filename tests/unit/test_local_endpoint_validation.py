@@ -45,9 +45,7 @@ def botocore_members() -> list[tuple[str, Shape]]:
     data = botocore.session.get_session().get_component("data_loader")
     model = ServiceModel(data.load_service_model("sagemaker-runtime", "service-2"))
     shape = model.operation_model("InvokeEndpointAsync").input_shape
-    headers = [
-        member for member in shape.members.values() if member.serialization.get("location") == "header"
-    ]
+    headers = [member for member in shape.members.values() if member.serialization.get("location") == "header"]
     return [(member.serialization["name"], member) for member in headers]
 
 
@@ -175,10 +173,7 @@ def sample(header: str, length: int) -> str:
 def test_a_file_name_passes_only_as_the_service_describes_it(value: str) -> None:
     allowed = string.ascii_letters + string.digits
     valid = (
-        0 < len(value) <= 32
-        and value[0] in allowed
-        and set(value) <= set(f"{allowed}-_.")
-        and value.count(".") <= 1
+        0 < len(value) <= 32 and value[0] in allowed and set(value) <= set(f"{allowed}-_.") and value.count(".") <= 1
     )
     if valid:
         assert parse({FILENAME: value}).filename == value
@@ -219,9 +214,7 @@ def test_an_address_gives_bucket_and_key(location: str, expected: tuple[str, str
     assert bucket_and_key(location) == expected
 
 
-@pytest.mark.parametrize(
-    "location", ["s3://bucket", "s3:///key", "https://example.com/a", "https://s3.amazonaws.com/"]
-)
+@pytest.mark.parametrize("location", ["s3://bucket", "s3:///key", "https://example.com/a", "https://s3.amazonaws.com/"])
 def test_another_address_is_refused(location: str) -> None:
     with pytest.raises(ValueError, match=re.escape(location)):
         bucket_and_key(location)
@@ -251,8 +244,7 @@ def test_a_setting_out_of_range_is_named(change: dict[str, object]) -> None:
 @given(rate=st.sampled_from([0.1, 0.5, 0.9]), seed=st.integers(0, 1_000))
 def test_faults_repeat_and_come_at_their_rate(rate: float, seed: int) -> None:
     runs = [
-        [Faults(settings(drop_rate=rate, seed=seed)).drops(f"id-{number}") for number in range(400)]
-        for _ in range(2)
+        [Faults(settings(drop_rate=rate, seed=seed)).drops(f"id-{number}") for number in range(400)] for _ in range(2)
     ]
     assert runs[0] == runs[1]
     # Six standard deviations of 400 draws.

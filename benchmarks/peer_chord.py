@@ -1,0 +1,66 @@
+"""Peer (a): plain Celery, a chord of one ``chain(submit_one, poll_one)`` a tile.
+
+``celery -A benchmarks.peer_chord worker`` runs its tasks; ``python -m benchmarks.peer_chord`` is its client.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, Task, chain, chord
+
+from benchmarks import peer_aws
+from benchmarks.peer_geojson import Feature, parse, write_collection
+from benchmarks.publishing import timed_publishing
+from benchmarks.tiles import find_tiles
+
+POLL_SECONDS = 1
+RUN = "chord"
+"""First part of the input keys, and the path extension of the outputs."""
+PATIENCE_SECONDS = 300
+
+app = Celery("peer_chord")
+app.conf.update(task_default_queue="peer-chord", broker_connection_retry_on_startup=True)
+
+
+@app.task
+def submit_one(tile: str, endpoint: str) -> str:
+    """Upload a tile and invoke the endpoint; returns the key of the output."""
+    path = Path(tile)
+    key = f"{RUN}/{path.name}"
+    peer_aws.put(key, path.read_bytes())
+    return peer_aws.invoke(endpoint, RUN, InputLocation=f"s3://{peer_aws.input_bucket()}/{key}")
+
+
+@app.task(bind=True, max_retries=None)
+def poll_one(self: Task[Any, Any], output: str, tile: str) -> list[Feature]:
+    """Come back every second until the output is there; returns its features."""
+    try:
+        peer_aws.s3().head_object(Bucket=peer_aws.output_bucket(), Key=output)
+    except peer_aws.s3().exceptions.ClientError as missing:
+        raise self.retry(countdown=POLL_SECONDS) from missing
+    return parse(peer_aws.get(output), tile)
+
+
+@app.task
+def join(tiles: list[list[Feature]], result: str) -> int:
+    """Write the GeoJSON file and delete inputs and outputs in bulk; returns the number of features."""
+    count = write_collection(Path(result), tiles)
+    for bucket, prefix in ((peer_aws.input_bucket(), f"{RUN}/"), (peer_aws.output_bucket(), f"output/{RUN}/")):
+        peer_aws.delete(bucket, list(peer_aws.list_keys(bucket, prefix)))
+    return count
+
+
+def main(directory: str, endpoint: str, result: str) -> None:
+    """Publish the chord and wait for its end."""
+    tiles = [str(path) for path in find_tiles(Path(directory))]
+    with timed_publishing():
+        chains = [chain(submit_one.s(tile, endpoint), poll_one.s(tile)) for tile in tiles]
+        pending = chord(chains, app=app)(join.s(result))
+    pending.get(timeout=PATIENCE_SECONDS)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,186 @@
+"""Messages that come twice, late or out of order: done in this process, step by step, on the real servers.
+
+No Celery worker is involved, so that a test says which message comes when; broker and S3 are the
+fleet's, in a database of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import redis
+
+from osml_tasks.assembly import assemble_job, fail_job
+from osml_tasks.celery import QUEUES
+from osml_tasks.collection import Collection, collect_shard
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import Connections, connect
+from osml_tasks.detection import create_job
+from osml_tasks.errors import EndpointUnusableError, NotAllowedError
+from osml_tasks.job_handle import JobHandle
+from osml_tasks.jobs import JobState, Shard
+from osml_tasks.sources import find_tiles
+from osml_tasks.submission import Submission, submit_shard
+from tests.integration.endpoints import OUTPUTS
+from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
+
+
+@pytest.fixture
+def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
+    for name, value in fleet.env.items():
+        monkeypatch.setenv(name, value)
+    state = redis.Redis.from_url(fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/7")
+    session = boto3.Session(
+        aws_access_key_id=fleet.env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=fleet.env["AWS_SECRET_ACCESS_KEY"],
+        region_name=fleet.env["AWS_REGION"],
+    )
+    config = AsyncEndpointConfig(
+        input_bucket=INPUTS,
+        output_bucket=OUTPUTS,
+        tile_roots=(fleet.tiles,),
+        max_concurrent_jobs=16,
+        polling_interval=0.1,
+    )
+    yield connect(config, state, session)
+    state.flushdb()
+
+
+def make_job(connections: Connections, tiles: Path, endpoint: str = "scripted") -> list[Shard]:
+    return create_job(connections, find_tiles([str(tiles)]), endpoint, stage=False)[1]
+
+
+def submitted(connections: Connections, shard: Shard) -> Submission:
+    return submit_shard(connections, shard, json.dumps(shard.to_message()), token="test")
+
+
+def collected(connections: Connections, shard: Shard) -> Collection:
+    """Poll until the shard is finished."""
+    outcomes: list[Collection] = []
+
+    def finished() -> bool:
+        outcomes.append(collect_shard(connections, shard, idle=0, seen=0))
+        if outcomes[-1].resubmit_in is not None:
+            submitted(connections, shard)
+        return outcomes[-1].poll_in is None
+
+    wait_until(finished)
+    return outcomes[-1]
+
+
+def test_every_message_twice_gives_the_same_result_and_no_second_invocation(
+    fleet: Fleet, connections: Connections, tiles: Path
+) -> None:
+    shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {"features": 2} for number in range(10)}))
+    before = len(fleet.invocations("scripted"))
+    for shard in reversed(shards):
+        for _ in range(2):
+            submitted(connections, shard)
+        collected(connections, shard)
+        part = connections.s3.get(connections.input_uri(connections.job(shard.job).part_key(shard.shard)))
+        collected(connections, shard)
+        submitted(connections, shard)
+        assert part == connections.s3.get(connections.input_uri(connections.job(shard.job).part_key(shard.shard)))
+    handle = JobHandle(connections, shards[0].job)
+    for _ in range(2):
+        assemble_job(connections, handle.job_id)
+    assert names(handle.result()["features"]) == [f"t{number:02d}" for number in range(10) for _ in range(2)]
+    assert len(fleet.invocations("scripted")) - before == 10
+    assert handle.report()["succeeded"] == 10
+    handle.discard()
+
+
+def test_a_submit_that_died_half_way_invokes_only_the_rest(fleet: Fleet, connections: Connections, tiles: Path) -> None:
+    (shard,) = make_job(connections, write_tiles(tiles, {f"t{number}": {} for number in range(4)}))
+    submitted(connections, shard)
+    connections.records._redis.hdel(f"osml:tiles:{shard.name}", shard.first + 1)
+    before = fleet.invocations("scripted")
+    submitted(connections, shard)
+    again = fleet.invocations("scripted")[len(before) :]
+    assert again == [connections.job(shard.job).inference_id(shard.first + 1, 1)]
+    collected(connections, shard)
+    fail_and_forget(connections, shard.job)
+
+
+def test_assembly_that_died_after_the_result_goes_on_to_the_end(connections: Connections, tiles: Path) -> None:
+    (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
+    submitted(connections, shard)
+    collected(connections, shard)
+    connections.records.set_state(shard.job, JobState.ASSEMBLING)
+    assemble_job(connections, shard.job)
+    connections.records._redis.hdel(f"osml:job:{shard.job}", "ended", "finished")
+    connections.records.set_state(shard.job, JobState.ASSEMBLING)
+    assemble_job(connections, shard.job)
+    handle = JobHandle(connections, shard.job)
+    assert (handle.status().state, len(handle.result()["features"])) == (JobState.COMPLETED, 1)
+    handle.discard()
+
+
+def test_shards_that_find_no_capacity_are_published_by_those_that_free_it(
+    connections: Connections, tiles: Path
+) -> None:
+    shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
+    first = [submitted(connections, shard) for shard in shards]
+    assert [outcome.parked for outcome in first] == [False] * 4 + [True] * 2
+    published = [message for shard in shards[:2] for message in collected(connections, shard).publish]
+    assert [json.loads(message)["shard"] for message in published] == [4, 5]
+    assert [submitted(connections, shard).parked for shard in shards[4:]] == [False, False]
+    for shard in shards[2:]:
+        collected(connections, shard)
+    fail_and_forget(connections, shards[0].job)
+
+
+def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections, tiles: Path) -> None:
+    shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
+    for shard in shards:
+        submitted(connections, shard)
+    fail_job(connections, shards[0].job, EndpointUnusableError("the endpoint is gone"), misconfigured=True)
+    status = JobHandle(connections, shards[0].job).status()
+    assert (status.state, status.error) == (JobState.FAILED, "the endpoint is gone")
+    assert submitted(connections, shards[5]) == Submission()
+    assert collect_shard(connections, shards[0], idle=0, seen=0).poll_in is None
+    (other,) = make_job(connections, write_tiles(tiles / "other", {"a": {}}))
+    assert not submitted(connections, other).parked
+    collected(connections, other)
+    fail_and_forget(connections, other.job)
+    connections.s3.delete_under(connections.input_uri(""))
+
+
+def test_a_message_cannot_lead_a_worker_to_another_bucket(connections: Connections, tiles: Path) -> None:
+    (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
+    elsewhere = AsyncEndpointConfig(input_bucket="somebody-elses", output_bucket=OUTPUTS)
+    stranger = connect(elsewhere, connections.records._redis)
+    with pytest.raises(NotAllowedError, match="give client and workers the same"):
+        submit_shard(stranger, shard, "", "test")
+    fail_and_forget(connections, shard.job)
+
+
+def test_messages_stay_small_however_many_tiles_there_are(connections: Connections, tiles: Path, fleet: Fleet) -> None:
+    write_tiles(tiles / ("a-long-directory-name" * 5), {f"t{number:03d}": {} for number in range(60)})
+    lonely = fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/8"
+    _, env = fleet.command(CELERY_BROKER_URL=lonely, ASYNC_SM_MAX_CONCURRENT_JOBS="200")
+    publish = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='scripted', stage=False).job_id)"
+    subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=60)
+    with redis.Redis.from_url(lonely) as broker:
+        messages = [message for queue in QUEUES for message in broker.lrange(queue, 0, -1)]
+        broker.flushdb()
+    connections.s3.delete_under(connections.input_uri(""))
+    assert len(messages) == 2
+    assert max(map(len, messages)) < 2000 + 50 * 100
+    assert not any(b"a-long-directory-name" in message for message in map(decoded, messages))
+
+
+def decoded(message: bytes) -> bytes:
+    return base64.b64decode(json.loads(message)["body"])
+
+
+def fail_and_forget(connections: Connections, job_id: str) -> None:
+    """End a job that a test leaves in the middle of its life."""
+    fail_job(connections, job_id, EndpointUnusableError("the test is over"), misconfigured=False)
