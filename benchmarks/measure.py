@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import psutil
 
-CLIENT_SECONDS = 400.0
+CLIENT_SECONDS = 200.0
 """A client that takes longer is killed, s."""
 
 _S3_REQUESTS = re.compile(r"^SeaweedFS_s3_request_total\{.*\} (\S+)$", re.MULTILINE)

@@ -1,25 +1,18 @@
-"""Peer (a): plain Celery, a chord of one ``chain(submit_one, poll_one)`` a tile.
-
-``celery -A benchmarks.peer_chord worker`` runs its tasks; ``python -m benchmarks.peer_chord`` is its client.
-"""
+"""Peer (a), the tasks: plain Celery, for ``celery -A benchmarks.peer_chord worker``."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task, chain, chord
+from celery import Celery, Task
 
 from benchmarks import peer_aws
 from benchmarks.peer_geojson import Feature, parse, write_collection
-from benchmarks.publishing import timed_publishing
-from benchmarks.tiles import find_tiles
 
 POLL_SECONDS = 1
 RUN = "chord"
 """First part of the input keys, and the path extension of the outputs."""
-PATIENCE_SECONDS = 300
 
 app = Celery("peer_chord")
 app.conf.update(task_default_queue="peer-chord", broker_connection_retry_on_startup=True)
@@ -51,16 +44,3 @@ def join(tiles: list[list[Feature]], result: str) -> int:
     for bucket, prefix in ((peer_aws.input_bucket(), f"{RUN}/"), (peer_aws.output_bucket(), f"output/{RUN}/")):
         peer_aws.delete(bucket, list(peer_aws.list_keys(bucket, prefix)))
     return count
-
-
-def main(directory: str, endpoint: str, result: str) -> None:
-    """Publish the chord and wait for its end."""
-    tiles = [str(path) for path in find_tiles(Path(directory))]
-    with timed_publishing():
-        chains = [chain(submit_one.s(tile, endpoint), poll_one.s(tile)) for tile in tiles]
-        pending = chord(chains, app=app)(join.s(result))
-    pending.get(timeout=PATIENCE_SECONDS)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

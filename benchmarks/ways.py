@@ -93,7 +93,7 @@ def _threads_client(inline_max: int) -> Client:
 
 
 def _chord_client(tiles: Path, endpoint: str, result: Path) -> list[str]:
-    return _python("benchmarks.peer_chord", str(tiles), endpoint, str(result))
+    return _python("benchmarks.peer_chord_client", str(tiles), endpoint, str(result))
 
 
 def _osml_client(tiles: Path, endpoint: str, result: Path) -> list[str]:

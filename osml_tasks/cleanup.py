@@ -52,6 +52,7 @@ def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> None
     """Delete every object of a job, whatever its policy."""
     keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset()
     connections.s3.delete_under(connections.input_uri(job.prefix), keep)
+    connections.s3.abort_uploads(connections.input_uri(job.prefix))
     roots = _roots(connections, job)
     for root in roots:
         connections.s3.delete_under(_under(root, job.job_id))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -63,15 +63,27 @@ class Connections:
 
     def overlap(
         self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = CALLS_AT_A_TIME
-    ) -> Iterator[Result]:
-        """``map`` over the pool, in order, with at most ``ahead`` results waiting in memory."""
+    ) -> Generator[Result, None, None]:
+        """``map`` over the pool, in order, with at most ``ahead`` results waiting in memory.
+
+        When it is closed or fails, nothing of it goes on in the background.
+        """
         pending: deque[Future[Result]] = deque()
-        for item in items:
-            pending.append(self.pool.submit(function, item))
-            if len(pending) >= ahead:
+        try:
+            for item in items:
+                pending.append(self.pool.submit(function, item))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        finally:
+            call_off(pending)
+
+
+def call_off(futures: Iterable[Future[Any]]) -> None:
+    """Cancel what has not begun, and wait for what has: afterwards none of it changes anything any more."""
+    unfinished = [future for future in futures if not future.cancel()]
+    wait(unfinished)
 
 
 def connect(config: AsyncEndpointConfig, redis: Any, session: boto3.Session | None = None) -> Connections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from celery import chain, chord
@@ -134,9 +135,9 @@ def _stage(
         for source, tile in zip(sources, tiles, strict=True)
         if source.path is not None and tile.location.startswith("s3://")
     ]
-    copies = connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)
-    for staged, _ in enumerate(copies, start=1):
-        on_staged(staged)
+    with closing(connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)) as copies:
+        for staged, _ in enumerate(copies, start=1):
+            on_staged(staged)
 
 
 def publish_job(job: Job, shards: Sequence[Shard]) -> None:

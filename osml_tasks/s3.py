@@ -6,6 +6,7 @@ and ``AWS_ENDPOINT_URL_S3`` are boto3's, so that both always agree.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import obstore
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from obstore import WritableFile
 
 __all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri"]
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 16 * 1024 * 1024
@@ -144,7 +148,11 @@ class S3Manager:
             file = obstore.open_writer(
                 self._store(uri.bucket), uri.key, buffer_size=_MULTIPART_BYTES, max_concurrency=2
             )
-            yield file
+            try:
+                yield file
+            except BaseException:
+                self.abort_uploads(uri)
+                raise
             file.close()
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
@@ -179,17 +187,19 @@ class S3Manager:
         self.delete(doomed)
         return len(doomed)
 
-    def check_bucket(self, bucket: str) -> None:
-        """Ask whether a bucket exists and answers.
+    def abort_uploads(self, prefix: S3Uri) -> None:
+        """Delete what interrupted uploads under a prefix have left: parts that no listing shows.
 
-        :raises S3OperationError: with what S3 said.
+        Without the permission to do so they stay until the bucket's lifecycle rule removes them.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            self._client.head_bucket(Bucket=bucket)
+            answer = self._client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.key)
+            for upload in answer.get("Uploads", ()):
+                self._client.abort_multipart_upload(
+                    Bucket=prefix.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
         except (ClientError, BotoCoreError) as error:
-            raise S3OperationError(f"bucket {bucket!r} does not answer: {error}", uri=f"s3://{bucket}") from error
+            logger.warning("interrupted uploads under %s are left: %s", prefix, error)
 
     def _store(self, bucket: str) -> S3Store:
         with self._lock:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.connections import Connections
+from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import MAX_INPUT_BYTES, Accepted, Invocation, content_type, invoke, queue_limits
 from osml_tasks.errors import (
     EndpointUnusableError,
@@ -118,8 +118,7 @@ class _Submitter:
             for done in as_completed(pending):
                 self._note(pending[done], done.result())
         finally:
-            for future in pending:
-                future.cancel()
+            call_off(pending)
 
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""

@@ -72,9 +72,9 @@ def test_an_endpoint_that_tells_no_failures_still_ends(fleet: Fleet, tiles: Path
 
 
 def test_throttling_is_waited_out(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {f"t{number}": {} for number in range(8)})
+    write_tiles(tiles, {f"t{number}": {} for number in range(6)})
     outcome = fleet.detect(tiles, "-e", "throttled", folder=tmp_path, ASYNC_SM_MAX_RETRIES="30")
-    assert (outcome.status, len(outcome.features)) == (0, 8)
+    assert (outcome.status, len(outcome.features)) == (0, 6)
     assert fleet.stats("throttled")["throttled"] > 0
 
 

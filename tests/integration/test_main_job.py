@@ -141,3 +141,12 @@ def test_two_jobs_at_once_never_exceed_the_capacity_of_the_endpoint(fleet: Fleet
         out, err = client.communicate(timeout=120)
         assert (client.returncode, out[:31]) == (0, "120 features from 120 of 120 ti"), err
     assert fleet.stats("slow")["in_flight_max"] <= 24
+
+
+def test_ctrl_c_while_staging_leaves_nothing(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+    write_tiles(tiles, {f"t{number:04d}": {"padding": "x" * 100_000} for number in range(1500)})
+    client = fleet.start("detect", tiles, "-e", "scripted", "-o", tmp_path / "out.geojson")
+    wait_until(lambda: len(fleet.objects()) > 20)
+    client.send_signal(signal.SIGINT)
+    _, err = client.communicate(timeout=60)
+    assert (client.returncode, "interrupted" in err) == (130, True)

@@ -1,0 +1,30 @@
+"""Peer (a), the client: a chord of one ``chain(submit_one, poll_one)`` a tile, joined by its body.
+
+``python -m benchmarks.peer_chord_client DIRECTORY ENDPOINT RESULT``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from celery import chain, chord
+
+from benchmarks.peer_chord import app, join, poll_one, submit_one
+from benchmarks.publishing import timed_publishing
+from benchmarks.tiles import find_tiles
+
+PATIENCE_SECONDS = 150
+
+
+def main(directory: str, endpoint: str, result: str) -> None:
+    """Publish the chord and wait for its end."""
+    tiles = [str(path) for path in find_tiles(Path(directory))]
+    with timed_publishing():
+        chains = [chain(submit_one.s(tile, endpoint), poll_one.s(tile)) for tile in tiles]
+        pending = chord(chains, app=app)(join.s(result))
+    pending.get(timeout=PATIENCE_SECONDS)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+"""The one seam to S3, on a real server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from osml_tasks.errors import ObjectNotFoundError, S3AccessError
+from osml_tasks.s3 import S3Manager, S3Uri
+from tests.integration.fleet import INPUTS, Fleet
+
+HERE = S3Uri(INPUTS, "s3-tests")
+
+
+def under(name: str) -> S3Uri:
+    return S3Uri(INPUTS, f"s3-tests/{name}")
+
+
+@pytest.fixture
+def s3(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Manager]:
+    for name, value in fleet.env.items():
+        monkeypatch.setenv(name, value)
+    manager = S3Manager(boto3.Session())
+    yield manager
+    manager.delete_under(HERE)
+
+
+def test_what_is_written_is_read(s3: S3Manager, tmp_path: Path) -> None:
+    body = os.urandom(300_000)
+    s3.put(under("bytes"), body)
+    (tmp_path / "file").write_bytes(body)
+    s3.put(under("file"), tmp_path / "file")
+    s3.download(under("file"), tmp_path / "back")
+    assert s3.get(under("bytes")) == b"".join(s3.stream(under("file"))) == (tmp_path / "back").read_bytes() == body
+    assert s3.get_range(under("bytes"), 10, 20) == body[10:20]
+    assert s3.get_range(under("bytes"), 10, 10) == b""
+
+
+def test_a_listing_stops_at_its_directory(s3: S3Manager) -> None:
+    for name in ("a/1", "a/2", "ab/1"):
+        s3.put(under(name), b"x")
+    assert [found.uri for found in s3.list(under("a"))] == [under("a/1"), under("a/2")]
+    assert s3.delete_under(under("a"), keep=frozenset({under("a/2").key})) == 1
+    assert sorted(str(found.uri) for found in s3.list(HERE)) == [str(under("a/2")), str(under("ab/1"))]
+
+
+def test_more_than_a_page_is_listed_and_deleted(s3: S3Manager) -> None:
+    uris = [under(f"many/{number:04d}") for number in range(1203)]
+    for uri in uris:
+        s3.put(uri, b"")
+    assert [found.uri for found in s3.list(under("many"))] == uris
+    s3.delete([*uris, under("many/never-was")])
+    assert list(s3.list(HERE)) == []
+
+
+def test_an_interrupted_write_leaves_nothing(s3: S3Manager, fleet: Fleet) -> None:
+    for size in (10, 40_000_000):
+        with pytest.raises(ZeroDivisionError), s3.writer(under(f"half-{size}")) as file:
+            file.write(b"x" * size)
+            raise ZeroDivisionError
+    assert list(s3.list(HERE)) == []
+    assert fleet.s3.list_multipart_uploads(Bucket=INPUTS).get("Uploads", []) == []
+
+
+def test_a_download_that_fails_leaves_no_file(s3: S3Manager, tmp_path: Path) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        s3.download(under("missing"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_object_in_one_line(s3: S3Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ObjectNotFoundError, match=r"^GET s3://fleet-in/s3-tests/missing failed: .*$") as missing:
+        s3.get(under("missing"))
+    assert missing.value.uri == str(under("missing"))
+    assert s3.head(under("missing")) is None
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(S3AccessError, match=r"^GET \S+ was denied: SignatureDoesNotMatch: [^\n]*$"):
+        S3Manager(boto3.Session()).get(under("missing"))
