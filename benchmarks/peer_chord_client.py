@@ -23,7 +23,9 @@ def main(directory: str, endpoint: str, result: str) -> None:
     with timed_publishing():
         chains = [chain(submit_one.s(tile, endpoint), poll_one.s(tile)) for tile in tiles]
         pending = chord(chains, app=app)(join.s(result))
-    pending.get(timeout=PATIENCE_SECONDS)
+    # By its id: the result that chord() returns knows its header, and would ask Redis for every poll_one
+    # again and again while it waits, which costs this client more than all the rest (18 ms a tile).
+    app.AsyncResult(pending.id).get(timeout=PATIENCE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import boto3
 from osml_tasks.capacity import Capacity
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
-from osml_tasks.errors import NotAllowedError
+from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError
 from osml_tasks.jobs import Job
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -90,8 +90,13 @@ def connect(config: AsyncEndpointConfig, redis: Any, session: boto3.Session | No
     """Open what a process needs for a configuration.
 
     :param redis: a client of the server that holds the fleet's state.
-    :raises ExtensionConfigurationError: if there are no AWS credentials.
+    :raises ExtensionConfigurationError: if there are no AWS credentials, or a role is to be assumed.
     """
+    if config.assume_role_arn:
+        raise ExtensionConfigurationError(
+            "assume_role_arn (ASYNC_SM_ASSUME_ROLE_ARN) is not supported yet: name a profile that assumes "
+            "the role with AWS_PROFILE instead"
+        )
     session = session or boto3.Session()
     return Connections(
         config=config,

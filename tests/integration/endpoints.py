@@ -22,6 +22,7 @@ ENDPOINTS = [
     EndpointSettings(name="old-region", model=SCRIPTED, concurrency=8, ignore_path_extension=True, **PATHS),
     EndpointSettings(name="silent", model=SCRIPTED, drop_rate=1.0, **PATHS),
     EndpointSettings(name="tells-no-failure", model=SCRIPTED, concurrency=8, s3_output_path=f"s3://{OUTPUTS}/plain"),
+    EndpointSettings(name="one-at-a-time", model=SCRIPTED, latency=0.8, **PATHS),
     EndpointSettings(name="elsewhere", model=SCRIPTED, s3_output_path=f"s3://{ELSEWHERE}/output"),
 ]
 

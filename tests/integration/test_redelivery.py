@@ -11,7 +11,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -19,6 +21,7 @@ import redis
 
 from osml_tasks.assembly import assemble_job, fail_job
 from osml_tasks.celery import QUEUES
+from osml_tasks.cleanup import delete_job, sweep
 from osml_tasks.collection import Collection, collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
@@ -151,6 +154,46 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections,
     collected(connections, other)
     fail_and_forget(connections, other.job)
     connections.s3.delete_under(connections.input_uri(""))
+
+
+def test_outputs_that_come_after_the_deadline_are_swept_up(fleet: Fleet, connections: Connections, tiles: Path) -> None:
+    impatient = with_options(connections, max_wait_time=1.0, max_retries=0)
+    (shard,) = make_job(impatient, write_tiles(tiles, {"a": {}, "b": {}, "c": {}}), "one-at-a-time")
+    submitted(impatient, shard)
+    collected(impatient, shard)
+    assemble_job(impatient, shard.job)
+    handle = JobHandle(impatient, shard.job)
+    assert {failure["reason"] for failure in handle.report()["failures"]} == {"timeout"}
+    handle.discard()
+    wait_until(lambda: any(shard.name in key for key in fleet.objects()))
+    impatient.records.schedule_cleanup(shard.job, 0)
+    sweep(impatient)
+    wait_until(lambda: fleet.stats("one-at-a-time")["in_flight"] == 0)
+    impatient.records.schedule_cleanup(shard.job, 0)
+    sweep(impatient)
+    assert fleet.objects() == []
+
+
+def test_delayed_cleanup_waits_for_the_sweep_and_disabled_for_nobody(
+    fleet: Fleet, connections: Connections, tiles: Path
+) -> None:
+    write_tiles(tiles, {"a": {}})
+    for policy, stays in (("delayed", False), ("disabled", True)):
+        patient = with_options(connections, cleanup_policy=policy, cleanup_delay_seconds=0)
+        (shard,) = make_job(patient, tiles)
+        submitted(patient, shard)
+        collected(patient, shard)
+        assemble_job(patient, shard.job)
+        assert len([key for key in fleet.objects() if shard.job in key]) >= 4
+        patient.records.mark_fetched(shard.job)
+        sweep(patient)
+        assert (len([key for key in fleet.objects() if shard.job in key]) > 0) is stays
+        delete_job(patient, patient.job(shard.job), keep_result=False)
+
+
+def with_options(connections: Connections, **options: Any) -> Connections:
+    config = AsyncEndpointConfig(**connections.config.model_dump() | options)
+    return replace(connections, config=config)
 
 
 def test_a_message_cannot_lead_a_worker_to_another_bucket(connections: Connections, tiles: Path) -> None:

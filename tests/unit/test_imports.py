@@ -1,0 +1,33 @@
+"""What an import costs, and which way imports point."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "osml_tasks"
+HEAVY = {"boto3", "botocore", "obstore", "numpy", "rasterio", "skimage", "celery", "pydantic", "rich"}
+
+
+@pytest.mark.parametrize("call", ["import osml_tasks", "from osml_tasks.cli import run; run(['--help'])"])
+def test_nothing_heavy_is_loaded_before_it_is_needed(call: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{call}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(shown.stdout.split())
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_no_library_module_knows_the_local_stack_or_the_command_line(module: Path) -> None:
+    tree = ast.parse(module.read_text())
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    entrance = {"osml_tasks.cli"} if module.stem == "__main__" else set()
+    assert not {name for name in imported if name.startswith(("osml_tasks.local", "osml_tasks.cli"))} - entrance
+
+
+def test_no_file_is_longer_than_one_can_know() -> None:
+    assert {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400} == set()
