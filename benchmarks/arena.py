@@ -115,14 +115,7 @@ def open_arena(
     # LocalStack takes no flags for its S3 server.
     with patch.object(stack_module, "ObjectStore", CountingStore):
         stack.start()
-    with stack_stopped_at_end(stack):
-        yield Arena(stack)
-
-
-@contextmanager
-def stack_stopped_at_end(stack: LocalStack) -> Iterator[None]:
-    """Stop a started stack, whatever happens."""
     try:
-        yield
+        yield Arena(stack)
     finally:
         stack.stop()

@@ -55,7 +55,11 @@ class Bar:
 @click.option("--slots", default=32, help="Invocations that the endpoint works on at a time.")
 @click.option("--latency", default=1.0, help="Of the model, s.")
 @click.option("--seed", default=1, help="Decides sizes and contents of the tiles.")
-@click.option("--quick", is_flag=True, help=f"{QUICK_TILES} tiles; bars are printed, and fail nothing.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help=f"{QUICK_TILES} tiles; bars are printed, and fail nothing: its last wave fills few slots.",
+)
 @click.option("--only", multiple=True, type=click.Choice([way.name for way in WAYS]), help="These ways alone, no bars.")
 def command(tiles: int, slots: int, latency: float, seed: int, quick: bool, only: tuple[str, ...]) -> int:
     """Compare ways to do the main job; exits with 1 where a bar is missed or a run went wrong."""

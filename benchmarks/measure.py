@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 CLIENT_SECONDS = 200.0
 """A client that takes longer is killed, s."""
@@ -55,7 +54,8 @@ def run_client(command: Sequence[str], env: Mapping[str, str], log: Path) -> Cli
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
+        process.wait()
         raise
     finally:
         limit.cancel()

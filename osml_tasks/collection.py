@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 class Collection:
     """What a poll task leaves to be done.
 
-    :ivar publish: messages of other shards whose turn has come.
     :ivar poll_in: seconds until this shard is to be polled again; None when it is finished.
     :ivar finished: tiles that are through.
     :ivar idle: how many polls in a row have found nothing new, this one included.
@@ -44,7 +43,6 @@ class Collection:
         task is already on its way.
     """
 
-    publish: tuple[str, ...]
     poll_in: float | None = None
     finished: int = 0
     idle: int = 0
@@ -59,28 +57,35 @@ class Arrivals:
     failures: dict[int, S3Object]
 
 
-def collect_shard(connections: Connections, shard: Shard, *, idle: int, seen: int) -> Collection:
+def collect_shard(
+    connections: Connections, shard: Shard, *, idle: int, seen: int, publish: Callable[[Iterable[str]], None]
+) -> Collection:
     """Look once at what has become of a shard.
 
     :param idle: how many polls in a row have found nothing new.
     :param seen: how many tiles were through at the last poll.
+    :param publish: sends messages of other shards whose turn has come.
     :raises S3OperationError: S3 did not answer; to be tried again.
     """
     job = connections.job(shard.job)
     records = connections.records
     progress = records.progress(shard)
     if records.state(job.job_id).is_over or progress.shards_finished:
-        return Collection(connections.capacity.keep(job.endpoint, shard, 0).messages, finished=progress.finished)
-    return _Collector(connections, job, shard).look(idle=idle, seen=seen)
+        publish(connections.capacity.keep(job.endpoint, shard, 0).messages)
+        return Collection(finished=progress.finished)
+    return _Collector(connections, job, shard, publish).look(idle=idle, seen=seen)
 
 
 class _Collector:
     """One look at a shard."""
 
-    def __init__(self, connections: Connections, job: Job, shard: Shard) -> None:
+    def __init__(
+        self, connections: Connections, job: Job, shard: Shard, publish: Callable[[Iterable[str]], None]
+    ) -> None:
         self._connections = connections
         self._job = job
         self._shard = shard
+        self._publish = publish
         self._now = connections.records.now()
         self._records = connections.records.tiles(shard)
         self._indexes = range(shard.first, shard.first + shard.tiles)
@@ -91,12 +96,14 @@ class _Collector:
         self._settle(standings, arrivals)
         counts = Counter(standings.values())
         finished = counts[Standing.SUCCEEDED] + counts[Standing.FAILED]
-        if finished == self._shard.tiles:
+        unfinished = self._shard.tiles - finished
+        # Before anything that may fail: whoever waits for what came free can begin.
+        self._publish(self._connections.capacity.keep(self._job.endpoint, self._shard, unfinished).messages)
+        if not unfinished:
             return self._finish(arrivals)
-        grant = self._connections.capacity.keep(self._job.endpoint, self._shard, self._shard.tiles - finished)
         self._write_progress(counts)
         idle = 0 if finished > seen else idle + 1
-        return Collection(grant.messages, self._poll_in(idle, standings), finished, idle, self._resubmit_in())
+        return Collection(self._poll_in(idle, standings), finished, idle, self._resubmit_in())
 
     def _arrivals(self) -> Arrivals:
         paths = self._connections.records.paths(self._job.job_id)
@@ -161,13 +168,12 @@ class _Collector:
         )
 
     def _finish(self, arrivals: Arrivals) -> Collection:
-        grant = self._connections.capacity.keep(self._job.endpoint, self._shard, 0)
         tiles = read_tiles(self._connections, self._job, self._shard)
         progress = PartWriter(self._connections, self._job, self._shard).write(tiles, arrivals, self._records)
         self._connections.records.set_progress(self._shard, progress)
         self._clean_up(tiles, arrivals)
         self._connections.records.drop_tiles([self._shard])
-        return Collection(grant.messages, finished=progress.finished)
+        return Collection(finished=progress.finished)
 
     def _clean_up(self, tiles: list[Tile], arrivals: Arrivals) -> None:
         if any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values()):

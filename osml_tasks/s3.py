@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
@@ -128,18 +128,21 @@ class S3Manager:
                 yield bytes(chunk)
 
     def download(self, uri: S3Uri, path: Path) -> None:
-        """Write an object to a file, which appears whole or not at all.
+        """Write an object to a file, which appears whole or not at all; a pipe or device is written as it comes.
 
         :raises OSError: if the file cannot be written.
         """
-        partial = path.with_name(f".{path.name}.partial")
+        whole = not path.exists() or path.is_file()
+        target = path.with_name(f".osml-tasks-{uuid4().hex}.partial") if whole else path
         try:
-            with partial.open("wb") as file:
+            with target.open("wb") as file:
                 for chunk in self.stream(uri):
                     file.write(chunk)
-            shutil.move(partial, path)
+            if whole:
+                target.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            if whole:
+                target.unlink(missing_ok=True)
 
     @contextmanager
     def writer(self, uri: S3Uri) -> Iterator[WritableFile]:

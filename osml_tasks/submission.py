@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,40 +37,43 @@ logger = logging.getLogger(__name__)
 class Submission:
     """What a submit task leaves to be done.
 
-    :ivar publish: messages of other shards whose turn has come.
     :ivar parked: whether this shard waits for capacity; its message is with the endpoint's others.
     :ivar busy: whether another task is submitting this very shard.
     :ivar resubmit_in: seconds until tiles of this shard are due again, or None.
     """
 
-    publish: tuple[str, ...] = ()
     parked: bool = False
     busy: bool = False
     resubmit_in: float | None = None
 
 
-def submit_shard(connections: Connections, shard: Shard, message: str, token: str) -> Submission:
+def submit_shard(
+    connections: Connections, shard: Shard, message: str, token: str, publish: Callable[[Iterable[str]], None]
+) -> Submission:
     """Take capacity for a shard and invoke those of its tiles that are due.
 
     :param message: what to publish when capacity has become free, should there be none now.
     :param token: says which task does this; two at the same shard would invoke tiles twice.
+    :param publish: sends messages of other shards whose turn has come.
     :raises EndpointUnusableError: the job cannot go on.
     """
     records, capacity = connections.records, connections.capacity
     job = connections.job(shard.job)
     progress = records.progress(shard)
     if records.state(job.job_id).is_over or progress.shards_finished:
-        return Submission(capacity.keep(job.endpoint, shard, 0).messages)
+        publish(capacity.keep(job.endpoint, shard, 0).messages)
+        return Submission()
     limit = job.options.max_concurrent_jobs
     need = shard.tiles - progress.finished
     grant = capacity.request(job.endpoint, shard, need, limit, message)
+    publish(grant.messages)
     if not grant.held:
-        return Submission(grant.messages, parked=True)
+        return Submission(parked=True)
     claim = f"{shard.name}/submit"
     if not records.claim(claim, token, CLAIM_SECONDS):
-        return Submission(grant.messages, busy=True)
+        return Submission(busy=True)
     try:
-        return Submission(grant.messages, resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
+        return Submission(resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
     finally:
         records.unclaim(claim, token)
 

@@ -50,8 +50,7 @@ _connecting = Lock()
 def submit(self: Task[Any, Any], /, **shard: Any) -> None:
     """Invoke the tiles of a shard that are due, or park the shard until there is capacity."""
     with _job_at_stake(self, shard):
-        outcome = submit_shard(connections(), Shard.from_message(shard), _message(self), uuid4().hex)
-        publish(outcome.publish)
+        outcome = submit_shard(connections(), Shard.from_message(shard), _message(self), uuid4().hex, publish)
         if outcome.parked:
             raise Ignore
         if outcome.busy:
@@ -63,8 +62,7 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
 def poll(self: Task[Any, Any], /, *, idle: int = 0, seen: int = 0, **shard: Any) -> None:
     """Look at what has arrived of a shard; come back later, or write its part when all has."""
     with _job_at_stake(self, shard):
-        outcome = collect_shard(connections(), Shard.from_message(shard), idle=idle, seen=seen)
-        publish(outcome.publish)
+        outcome = collect_shard(connections(), Shard.from_message(shard), idle=idle, seen=seen, publish=publish)
         _resubmit(shard, outcome.resubmit_in)
         if outcome.poll_in is not None:
             looked = {"idle": outcome.idle, "seen": outcome.finished}

@@ -101,7 +101,11 @@ def check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+    if is_directory:
         raise ExtensionConfigurationError(f"{str(path)!r} is a directory: name a file")
     if not path.parent.is_dir():
         raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: there is no directory {path.parent}")

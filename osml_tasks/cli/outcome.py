@@ -9,6 +9,7 @@ import click
 import orjson
 
 from osml_tasks.cli import EXIT_JOB_FAILED, EXIT_TILES_FAILED, EXIT_USAGE
+from osml_tasks.errors import ExtensionRuntimeError
 from osml_tasks.jobs import JobState
 
 if TYPE_CHECKING:
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 def finish(handle: JobHandle, status: JobStatus, output: Path | None, report_path: Path | None) -> int:
     """Fetch result and report of an ended job, remove them from S3, and say how it went."""
     report = handle.report()
-    if status.state is JobState.COMPLETED and output is not None:
-        handle.save_result(output)
-        report["result"] = str(output)
-    if report_path is not None:
-        report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    try:
+        if status.state is JobState.COMPLETED and output is not None:
+            handle.save_result(output)
+            report["result"] = str(output)
+        if report_path is not None:
+            report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    except OSError as error:
+        raise ExtensionRuntimeError(
+            f"{error.filename or output} cannot be written: {error.strerror}. The result stays in S3; "
+            f"fetch it with: osml-tasks result {handle.job_id} -o ANOTHER.geojson"
+        ) from error
     handle.discard()
     return _say(status, report, output)
 

@@ -57,6 +57,7 @@ def test_wrong_calls_are_answered_in_one_line_with_status_2(fleet: Fleet, tiles:
         ((str(tiles), "-e", "typo", "-o", str(out)), {}, "no endpoint 'typo'"),
         ((str(tiles), "-e", "scripted", "-o", str(tmp_path / "no" / "out")), {}, "there is no directory"),
         ((str(tiles), "-e", "scripted", "-o", str(tmp_path)), {}, "is a directory"),
+        ((str(tiles), "-e", "scripted", "-o", "x" * 256), {}, "cannot be written"),
         ((str(tiles), "-o", str(out)), {}, "no endpoint named"),
         ((str(tiles), "-e", "scripted"), {}, "no output named"),
         ((), {}, "Missing argument"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,20 @@ def test_two_jobs_at_once_never_exceed_the_capacity_of_the_endpoint(fleet: Fleet
         out, err = client.communicate(timeout=120)
         assert (client.returncode, out[:31]) == (0, "120 features from 120 of 120 ti"), err
     assert fleet.stats("slow")["in_flight_max"] <= 24
+
+
+def test_a_result_that_cannot_be_written_is_not_lost(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+    write_tiles(tiles, {"a": {"sleep": 1}})
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    client = fleet.start("detect", tiles, "-e", "scripted", "-o", folder / "out.geojson")
+    assert client.stderr is not None
+    next(line for line in client.stderr if line.startswith("job "))
+    folder.rmdir()
+    _, err = client.communicate(timeout=30)
+    assert (client.returncode, "cannot be written" in err) == (2, True)
+    (job,) = re.findall(r"osml-tasks result (\S+)", err)
+    assert fleet.run("result", job, "-o", "/dev/stdout").stdout.count("Feature") == 2
 
 
 def test_ctrl_c_while_staging_leaves_nothing(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
