@@ -65,7 +65,8 @@ def examine(
     yield _finding("broker", _broker)
     yield _finding("workers", _workers)
     buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
-    answers = [_finding(f"bucket {bucket}", partial(_bucket, session, bucket)) for bucket in buckets]
+    client = session.client("s3", config=_AWS)
+    answers = [_finding(f"bucket {bucket}", partial(_bucket, client, bucket)) for bucket in buckets]
     yield from answers
     if thorough and all(answer.ok for answer in answers):
         yield _finding("objects", lambda: _objects(session, config))
@@ -139,9 +140,9 @@ def listening(limit: int | None, timeout: float, destination: list[str] | None =
     return {worker: {queue["name"] for queue in queues} for worker, queues in answers.items()}
 
 
-def _bucket(session: boto3.Session, bucket: str) -> str:
+def _bucket(client: Any, bucket: str) -> str:
     try:
-        session.client("s3", config=_AWS).head_bucket(Bucket=bucket)
+        client.head_bucket(Bucket=bucket)
     except ClientError as error:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
             raise PreflightError(f"there is no bucket {bucket!r}: correct its name or create it") from error
@@ -170,8 +171,8 @@ def _endpoint(session: boto3.Session, config: AsyncEndpointConfig, endpoint: str
     name = f"endpoint {endpoint}"
     if os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME") and not _control_plane_named():
         return Finding(name, None, "not asked: the runtime has an URL of its own, AWS_ENDPOINT_URL_SAGEMAKER has none")
-    client = session.client("sagemaker", config=_AWS)
     try:
+        client = session.client("sagemaker", config=_AWS)
         described = client.describe_endpoint(EndpointName=endpoint)
         settings = client.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
     except ClientError as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from osml_tasks.config import AsyncEndpointConfig
@@ -241,10 +241,15 @@ def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:
     :raises NotAllowedError: if it lies under none of the configured roots, links followed.
     """
     path = Path(location).resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in config.tile_roots):
+    if not any(path.is_relative_to(root) for root in _resolved(config.tile_roots)):
         roots = ", ".join(map(str, config.tile_roots)) or "none"
         raise NotAllowedError(f"this worker may not read {location}: it is under none of ASYNC_SM_TILE_ROOTS ({roots})")
     return path
+
+
+@lru_cache(maxsize=8)
+def _resolved(roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(root.resolve() for root in roots)
 
 
 def _size(path: Path) -> int:
