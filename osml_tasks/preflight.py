@@ -62,8 +62,10 @@ def examine(
 
     session = session or boto3.Session()
     yield _finding("credentials", lambda: _credentials(session))
-    yield _finding("broker", _broker)
-    yield _finding("workers", _workers)
+    broker = _finding("broker", _broker)
+    yield broker
+    if broker.ok:
+        yield _finding("workers", _workers)
     buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
     client = session.client("s3", config=_AWS)
     answers = [_finding(f"bucket {bucket}", partial(_bucket, client, bucket)) for bucket in buckets]

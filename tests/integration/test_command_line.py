@@ -87,6 +87,9 @@ def test_check_says_what_is_there_and_what_is_not(fleet: Fleet) -> None:
     ill = fleet.run("check", "-e", "elsewhere", ARTIFACT_BUCKET="no-such-bucket")
     assert ill.returncode == 2
     assert len(re.findall("^FAIL", ill.stdout, re.MULTILINE)) == 2
+    lonely = fleet.run("check", "-e", "scripted", CELERY_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert (lonely.returncode, "FAIL  broker" in lonely.stdout) == (2, True)
+    assert "ok    endpoint scripted" in lonely.stdout
 
 
 def test_an_unknown_job_is_answered_in_one_line(fleet: Fleet) -> None:
