@@ -40,7 +40,7 @@ def assemble_job(connections: Connections, job_id: str) -> None:
     logger.info("job %s completed", job_id)
 
 
-def fail_job(connections: Connections, job_id: str, error: Exception, *, misconfigured: bool) -> tuple[str, ...]:
+def fail_job(connections: Connections, job_id: str, error: str, *, misconfigured: bool) -> tuple[str, ...]:
     """End a job that cannot go on: give its capacity back and clean up after it.
 
     Works with the job's own record, so that a job this worker may not touch is ended all the same;
@@ -52,7 +52,7 @@ def fail_job(connections: Connections, job_id: str, error: Exception, *, misconf
         job = connections.records.job(job_id)
     except JobNotFoundError:
         return ()
-    if connections.records.end(job_id, JobState.FAILED, str(error), misconfigured=misconfigured):
+    if connections.records.end(job_id, JobState.FAILED, error, misconfigured=misconfigured):
         logger.error("job %s failed: %s", job_id, error)
     grant = connections.capacity.forget(job.endpoint, job_id)
     if job.input_bucket == connections.config.input_bucket:

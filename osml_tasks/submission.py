@@ -26,8 +26,8 @@ from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, tr
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 
-CLAIM_SECONDS = 120
-"""How long a submit task may stay silent before another may do its work, s."""
+CLAIM_SECONDS = 75
+"""How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
 _WRITE_DOWN_EVERY = 25
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class _Submitter:
         path = readable_tile(tile.location, self._connections.config)
         size = _size(path)
         if not self._inline_refused and 0 < size <= self._job.options.inline_payload_max_bytes:
-            return path.read_bytes()
+            return _read(path)
         return self._upload(tile, path)
 
     def _upload(self, tile: Tile, body: bytes | Path) -> S3Uri:
@@ -258,10 +258,17 @@ def _size(path: Path) -> int:
     except OSError as error:
         raise SourceError(f"the worker cannot read {path}: {error.strerror}") from None
     if not path.is_file():
-        raise SourceError(f"{path} is not a file")
+        raise SourceError(f"the worker cannot read {path}: it is not a file")
     if size > MAX_INPUT_BYTES:
         raise SourceError(f"{path} has {size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller")
     return size
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"the worker cannot read {path}: {error.strerror}") from None
 
 
 def _is_due(record: TileRecord | None, now: float) -> bool:

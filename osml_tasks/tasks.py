@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, TaskPredicate
 from celery.signals import worker_init
 
 from osml_tasks.assembly import assemble_job, fail_job
@@ -24,7 +24,6 @@ from osml_tasks.connections import Connections, connect
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
-    ExtensionError,
     JobNotFoundError,
     ObjectNotFoundError,
     S3AccessError,
@@ -141,7 +140,10 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
     except (EndpointUnusableError, ExtensionConfigurationError) as error:
         _give_up(arguments, error, misconfigured=True)
-    except ExtensionError as error:
+    except TaskPredicate:
+        raise
+    except Exception as error:
+        # A defect, or a machine in trouble: said to the caller, who would otherwise wait for ever.
         _give_up(arguments, error, misconfigured=False)
 
 
@@ -156,5 +158,6 @@ def _patience(error: S3OperationError) -> float:
 
 
 def _give_up(arguments: dict[str, Any], error: Exception, *, misconfigured: bool) -> None:
-    publish(fail_job(connections(), check_job_id(arguments.get("job")), error, misconfigured=misconfigured))
+    job_id = check_job_id(arguments.get("job"))
+    publish(fail_job(connections(), job_id, str(error) or repr(error), misconfigured=misconfigured))
     raise error

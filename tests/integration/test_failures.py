@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -104,3 +107,53 @@ def test_an_endpoint_that_nobody_may_describe_is_found_out_by_its_answer(
     outcome = fleet.detect(tiles, "-e", "no-such-endpoint", folder=tmp_path, AWS_ENDPOINT_URL_SAGEMAKER=None)
     assert (outcome.status, "not found" in outcome.err) == (2, True)
     assert outcome.report["state"] == "failed"
+
+
+def test_tiles_of_any_name_come_back_or_are_in_the_report(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+    strange = ["ü ñ 船.png", "-dash", "a b\tc", "x" * 200, "%41#?.tif", "'quoted'", "two\nlines"]
+    write_tiles(tiles, {name: {} for name in strange})
+    for staging in ("--stage", "--no-stage"):
+        outcome = fleet.detect(tiles, "-e", "scripted", staging, folder=tmp_path)
+        assert (outcome.status, sorted(names(outcome.features))) == (0, sorted(strange)), outcome.err
+    for name in strange:
+        fleet.s3.put_object(Bucket="fleet-elsewhere", Key=f"odd/{name}", Body=(tiles / name).read_bytes())
+    outcome = fleet.detect("s3://fleet-elsewhere/odd/", "-e", "scripted", folder=tmp_path)
+    accounted = names(outcome.features) + [failure["tile"].rpartition("/")[2] for failure in outcome.report["failures"]]
+    assert sorted(accounted) == sorted(strange)
+    for name in strange:
+        fleet.s3.delete_object(Bucket="fleet-elsewhere", Key=f"odd/{name}")
+
+
+def test_a_tile_that_vanishes_before_its_turn_is_in_the_report(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+    write_tiles(tiles, {f"t{number:02d}": {"sleep": 0.3} for number in range(60)})
+    client = fleet.start(
+        *("detect", tiles, "-e", "scripted", "--no-stage", "-o", tmp_path / "out", "--report", tmp_path / "report"),
+        ASYNC_SM_MAX_CONCURRENT_JOBS="8",
+    )
+    assert client.stderr is not None
+    next(line for line in client.stderr if line.startswith("job "))
+    (tiles / "t59").unlink()
+    client.communicate(timeout=60)
+    report = json.loads((tmp_path / "report").read_text())
+    assert client.returncode == 3
+    assert [(failure["reason"], failure["tile"]) for failure in report["failures"]] == [("input", str(tiles / "t59"))]
+
+
+def test_a_job_that_meets_a_defect_ends_instead_of_hanging(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
+    write_tiles(tiles, {"a": {}})
+    start_with_a_torn_manifest = f"""
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.detection import create_job, open_connections, publish_job
+from osml_tasks.sources import find_tiles
+connections = open_connections(AsyncEndpointConfig())
+job, shards = create_job(connections, find_tiles([{str(tiles)!r}]), "scripted", stage=True)
+connections.s3.put(connections.input_uri(job.manifest_key), b"{{" * 500)
+publish_job(job, shards)
+print(job.job_id)
+"""
+    _, env = fleet.command()
+    started = subprocess.run(
+        [sys.executable, "-c", start_with_a_torn_manifest], env=env, capture_output=True, text=True, check=True
+    )
+    done = fleet.run("result", started.stdout.strip(), "-o", tmp_path / "out.geojson")
+    assert (done.returncode, "failed" in done.stderr) == (1, True)

@@ -26,7 +26,7 @@ from osml_tasks.collection import Collection, collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import create_job
-from osml_tasks.errors import EndpointUnusableError, NotAllowedError
+from osml_tasks.errors import NotAllowedError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, Shard
 from osml_tasks.sources import find_tiles
@@ -150,7 +150,7 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections,
     shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
     for shard in shards:
         submitted(connections, shard)
-    fail_job(connections, shards[0].job, EndpointUnusableError("the endpoint is gone"), misconfigured=True)
+    fail_job(connections, shards[0].job, "the endpoint is gone", misconfigured=True)
     status = JobHandle(connections, shards[0].job).status()
     assert (status.state, status.error) == (JobState.FAILED, "the endpoint is gone")
     assert submitted(connections, shards[5]) == Submission()
@@ -232,4 +232,4 @@ def decoded(message: bytes) -> bytes:
 
 def fail_and_forget(connections: Connections, job_id: str) -> None:
     """End a job that a test leaves in the middle of its life."""
-    fail_job(connections, job_id, EndpointUnusableError("the test is over"), misconfigured=False)
+    fail_job(connections, job_id, "the test is over", misconfigured=False)
