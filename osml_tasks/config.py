@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
@@ -38,10 +39,19 @@ def _directories(value: object) -> object:
     return value
 
 
+def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    for root in roots:
+        if not root.is_absolute():
+            raise ValueError(f"{str(root)!r} is not an absolute path")
+    return roots
+
+
 def _prefix(value: object) -> object:
     """Bring a prefix to the form ``a/b/`` (or empty), however it was written."""
     if isinstance(value, str):
         parts = [part for part in value.split("/") if part]
+        if {".", ".."} & set(parts):
+            raise ValueError("'.' and '..' mean nothing in S3: leave them out")
         return "/".join(parts) + "/" if parts else ""
     return value
 
@@ -112,7 +122,7 @@ class AsyncEndpointConfig(BaseSettings):
         validation_alias=_env("ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES"),
     )
     """Largest payload in bytes that travels inside the invocation; 0 turns that off. Default 128,000."""
-    tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories)] = Field(
+    tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories), AfterValidator(_absolute)] = Field(
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )
     """Directories that a worker may read tiles from; none by default."""
@@ -133,19 +143,22 @@ class AsyncEndpointConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.max_polling_interval < self.polling_interval:
-            if "max_polling_interval" in self.model_fields_set:
-                raise ValueError(
-                    f"max_polling_interval ({self.max_polling_interval:g} s) is less than "
-                    f"polling_interval ({self.polling_interval:g} s): raise the one or lower the other"
-                )
+        if "max_polling_interval" not in self.model_fields_set and self.max_polling_interval < self.polling_interval:
             object.__setattr__(self, "max_polling_interval", self.polling_interval)
-        if self.external_id and not self.assume_role_arn:
-            raise ValueError("external_id is set without assume_role_arn: name the role to assume, too")
-        for root in self.tile_roots:
-            if not root.is_absolute():
-                raise ValueError(f"tile_roots has {str(root)!r}, which is not an absolute path")
+        complaints = [*self._complaints()]
+        if complaints:
+            raise ValueError("\n".join(complaints))
         return self
+
+    def _complaints(self) -> Iterator[str]:
+        """What options break together, a line each."""
+        if self.max_polling_interval < self.polling_interval:
+            yield (
+                f"max_polling_interval (ASYNC_SM_MAX_POLLING_INTERVAL) is {self.max_polling_interval:g} s, less than "
+                f"polling_interval ({self.polling_interval:g} s): raise the one or lower the other"
+            )
+        if self.external_id and not self.assume_role_arn:
+            yield "external_id (ASYNC_SM_EXTERNAL_ID) is set without assume_role_arn: name the role to assume, too"
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:

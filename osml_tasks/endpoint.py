@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from osml_tasks.errors import EndpointUnusableError, RejectedError, ThrottledError
@@ -96,7 +96,8 @@ def content_type(name: str) -> str:
     """The MIME type of a tile, from its name."""
     if name.lower().endswith((".ntf", ".nitf")):
         return "image/nitf"
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+    guess, compression = mimetypes.guess_type(name)
+    return guess if guess and not compression else "application/octet-stream"
 
 
 def queue_limits(max_wait_time: float) -> tuple[int, int]:
@@ -128,20 +129,25 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
         )
     except ClientError as error:
         raise _refusal(invocation.endpoint, error) from error
-    except NoCredentialsError as error:
-        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {error}") from error
     except (HTTPClientError, NoConnectionError) as error:
-        raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {error}") from error
+        raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}") from error
+    except ParamValidationError as error:
+        raise RejectedError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
     except BotoCoreError as error:
-        raise RejectedError(f"endpoint {invocation.endpoint!r}: {error}") from error
+        # No credentials, or none to be had: the same for every tile.
+        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
     failure = answer.get("FailureLocation")
     return Accepted(S3Uri.parse(answer["OutputLocation"]), S3Uri.parse(failure) if failure else None)
+
+
+def _in_one_line(error: Exception | str) -> str:
+    return " ".join(str(error).split())
 
 
 def _refusal(endpoint: str, error: ClientError) -> ThrottledError | RejectedError | EndpointUnusableError:
     """Sort a service error by what can be done about it."""
     code = error.response.get("Error", {}).get("Code", "")
-    message = error.response.get("Error", {}).get("Message", "")
+    message = _in_one_line(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = f"endpoint {endpoint!r}: {code}: {message}"
     if code in _TRANSIENT or status >= 500 or status == 429:

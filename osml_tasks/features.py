@@ -7,6 +7,7 @@ Whatever else a model puts into ``properties`` passes through untouched.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -20,6 +21,9 @@ Feature = dict[str, Any]
 
 COLLECTION_HEAD = b'{"type":"FeatureCollection","features":[\n'
 COLLECTION_TAIL = b"\n]}\n"
+
+MAX_DEPTH = 200
+"""How deep a model's answer may be nested; orjson writes 254 levels."""
 
 # RFC 7946, section 1.4.
 _GEOMETRY_TYPES = frozenset(
@@ -52,6 +56,8 @@ def parse(output: bytes) -> list[Feature]:
     features = collection.get("features")
     if not isinstance(features, list):
         raise UnparsableOutputError(f"the FeatureCollection's 'features' is not a list but {_shown(features)}")
+    if output.count(b"]") + output.count(b"}") > MAX_DEPTH and _is_deep(features):
+        raise UnparsableOutputError(f"the FeatureCollection is nested more than {MAX_DEPTH} levels deep")
     return [_feature(place, feature) for place, feature in enumerate(features)]
 
 
@@ -67,12 +73,24 @@ def _feature(place: int, feature: Any) -> Feature:
     return feature
 
 
+def _is_deep(value: list[Any]) -> bool:
+    """Whether lists and objects are nested too deep to be written down again."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _is_geometry(geometry: Any) -> bool:
     if geometry is None:
         return True
-    if not isinstance(geometry, dict) or geometry.get("type") not in _GEOMETRY_TYPES:
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if not isinstance(kind, str) or kind not in _GEOMETRY_TYPES:
         return False
-    members = "geometries" if geometry["type"] == "GeometryCollection" else "coordinates"
+    members = "geometries" if kind == "GeometryCollection" else "coordinates"
     return isinstance(geometry.get(members), list)
 
 
@@ -80,7 +98,7 @@ def _shown(value: object) -> str:
     """Enough of a value to recognise it by, in one line."""
     if isinstance(value, dict) and isinstance(value.get("type"), str):
         return f"an object of type {value['type'][:40]!r}"
-    text = repr(value)
+    text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -97,8 +115,8 @@ def add_provenance(features: Iterable[Feature], *, job_id: str, tile: str, infer
     for feature in features:
         properties = feature["properties"]
         properties["inferenceMetadata"] = inference
-        given = properties.get("sourceMetadata")
-        properties["sourceMetadata"] = [*given, source] if isinstance(given, list) else [source]
+        given = properties.get("sourceMetadata", [])
+        properties["sourceMetadata"] = [*(given if isinstance(given, list) else [given]), source]
 
 
 def to_lines(features: Iterable[Feature]) -> bytes:

@@ -26,6 +26,7 @@ MAX_SHARD_SIZE = 1000
 MAX_SHARDS = 2000
 """Shards in a job, unless ``max_concurrent_jobs`` asks for smaller ones."""
 
+_MOST = 1 << 40  # no count or offset of ours comes near
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
@@ -108,7 +109,7 @@ class Shard:
         shard = cls(**{field.name: arguments.get(field.name) for field in fields(cls)})  # type: ignore[arg-type]
         check_job_id(shard.job)
         numbers = (shard.shard, shard.first, shard.tiles, shard.start, shard.end)
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        if not all(type(number) is int and 0 <= number <= _MOST for number in numbers):
             raise NotAllowedError(f"a message names the shard {numbers!r}: these are not counts")
         if shard.tiles > MAX_SHARD_SIZE or shard.end < shard.start:
             raise NotAllowedError(f"a message names the shard {numbers!r}: too large, or back to front")

@@ -147,7 +147,8 @@ def _message(body: bytes) -> str | None:
         return None
     if not isinstance(content, dict):
         return None
-    return next((str(content[key]) for key in _MESSAGE_KEYS if content.get(key)), None)
+    messages = (str(content[key]).strip() for key in _MESSAGE_KEYS if content.get(key))
+    return next(filter(None, messages), None)
 
 
 def backoff(options: JobOptions, *, start: int = 0, jitter: Callable[[], float] = random.random) -> Iterator[float]:

@@ -29,6 +29,8 @@ _TROUBLE = "osml:trouble:"
 _DUE = "osml:cleanup:due"
 _ENDPOINTS = "osml:endpoints"
 
+# Moves a job on, unless it has ended: a late worker changes nothing any more.
+_MOVE_ON = "if redis.call('HEXISTS', KEYS[1], 'ended') == 0 then redis.call('HSET', KEYS[1], 'state', ARGV[1]) end"
 # Deletes a claim only if it is still one's own.
 _UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -70,6 +72,7 @@ class JobRecords:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
+        self._move_on = redis.register_script(_MOVE_ON)
         self._unclaim = redis.register_script(_UNCLAIM)
         self.job = lru_cache(maxsize=256)(self._read_job)
 
@@ -87,6 +90,20 @@ class JobRecords:
             pipe.sadd(_ENDPOINTS, job.endpoint)
             pipe.expire(_ENDPOINTS, RECORD_SECONDS)
             pipe.execute()
+
+    def _write(self, job_id: str, fields: Mapping[str, str | float]) -> None:
+        """Write fields of a job, and begin its time to live anew."""
+        with self._redis.pipeline() as pipe:
+            pipe.hset(_JOB + job_id, mapping=fields)
+            pipe.expire(_JOB + job_id, RECORD_SECONDS)
+            pipe.execute()
+
+    def _write_once(self, job_id: str, name: str, value: str | float) -> bool:
+        """Write a field that has no value yet; says whether it had none."""
+        with self._redis.pipeline() as pipe:
+            pipe.hsetnx(_JOB + job_id, name, value)
+            pipe.expire(_JOB + job_id, RECORD_SECONDS)
+            return bool(pipe.execute()[0])
 
     def _read_job(self, job_id: str) -> Job:
         text = self._redis.hget(_JOB + job_id, "job")
@@ -113,7 +130,7 @@ class JobRecords:
             pipe.hgetall(_JOB + job_id)
             pipe.hvals(_PROGRESS + job_id)
             fields, shards = pipe.execute()
-        if not fields:
+        if b"job" not in fields:
             raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
         return JobStatus(
             job=Job.from_json(fields[b"job"]),
@@ -128,30 +145,29 @@ class JobRecords:
 
     def start(self, job_id: str, now: float) -> None:
         """Note the first invocation; later calls change nothing."""
-        if self._redis.hsetnx(_JOB + job_id, "started", now):
-            self._redis.hset(_JOB + job_id, "state", JobState.RUNNING.value)
+        if self._write_once(job_id, "started", now):
+            self.set_state(job_id, JobState.RUNNING)
 
     def set_state(self, job_id: str, state: JobState) -> None:
-        """Move a job on."""
-        self._redis.hset(_JOB + job_id, "state", state.value)
+        """Move a job on, unless it has ended."""
+        self._move_on(keys=[_JOB + job_id], args=[state.value])
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
 
     def end(self, job_id: str, state: JobState, error: str = "", *, misconfigured: bool = False) -> bool:
         """Stop all work on a job, once; says whether this call was the one that did."""
-        key = _JOB + job_id
-        if not self._redis.hsetnx(key, "ended", "1"):
+        if not self._write_once(job_id, "ended", "1"):
             return False
         fields = {"state": state.value} | ({"error": error} if error else {})
-        self._redis.hset(key, mapping=fields | ({"misconfigured": "1"} if misconfigured else {}))
+        self._write(job_id, fields | ({"misconfigured": "1"} if misconfigured else {}))
         return True
 
     def close(self, job_id: str, now: float) -> None:
         """Note that an ended job has been cleaned up after, too: nothing more happens to it."""
-        self._redis.hsetnx(_JOB + job_id, "finished", now)
-        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        self._write_once(job_id, "finished", now)
 
     def mark_assembled(self, job_id: str) -> None:
         """Note that result and report are written: the parts are not needed any more."""
-        self._redis.hset(_JOB + job_id, "assembled", "1")
+        self._write(job_id, {"assembled": "1"})
 
     def is_assembled(self, job_id: str) -> bool:
         """Whether result and report are written."""
@@ -159,11 +175,11 @@ class JobRecords:
 
     def mark_fetched(self, job_id: str) -> None:
         """Note that the result was taken away."""
-        self._redis.hset(_JOB + job_id, "fetched", "1")
+        self._write(job_id, {"fetched": "1"})
 
     def refuse_inline(self, job_id: str) -> bool:
         """Note that the endpoint takes no payload inline; says whether that is news."""
-        return bool(self._redis.hsetnx(_JOB + job_id, "inline_refused", "1"))
+        return self._write_once(job_id, "inline_refused", "1")
 
     def inline_refused(self, job_id: str) -> bool:
         """Whether the endpoint was found to take no payload inline."""
@@ -171,11 +187,8 @@ class JobRecords:
 
     def learn_paths(self, job_id: str, paths: OutputPaths) -> OutputPaths:
         """Write down where the endpoint writes; the first worker to say so is believed by all."""
-        key = _JOB + job_id
-        with self._redis.pipeline() as pipe:
-            for name in ("output", "failure"):
-                pipe.hsetnx(key, f"{name}_path", getattr(paths, name) or "")
-            pipe.execute()
+        self._write_once(job_id, "output_path", paths.output or "")
+        self._write_once(job_id, "failure_path", paths.failure or "")
         return self.paths(job_id)
 
     def paths(self, job_id: str) -> OutputPaths:
@@ -194,6 +207,7 @@ class JobRecords:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(key, shard.shard, orjson.dumps(progress.as_tuple()))
             pipe.expire(key, RECORD_SECONDS)
+            pipe.expire(_JOB + shard.job, RECORD_SECONDS)
             pipe.execute()
 
     def tiles(self, shard: Shard) -> dict[int, TileRecord]:
@@ -259,7 +273,7 @@ class JobRecords:
     def expect_late(self, job_id: str, until: float) -> None:
         """Note that outputs may still appear up to a time (s since the epoch)."""
         if until > self.late_until(job_id):
-            self._redis.hset(_JOB + job_id, "late_until", until)
+            self._write(job_id, {"late_until": until})
 
     def late_until(self, job_id: str) -> float:
         """Up to when outputs of a job may still appear (s since the epoch), 0 if none is expected."""

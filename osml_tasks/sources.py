@@ -62,29 +62,40 @@ def _check_size(tile: SourceTile) -> None:
 
 def _local(source: str) -> Sequence[SourceTile]:
     path = Path(source)
-    if path.is_dir():
-        return list(_in_directory(path))
-    if path.exists():
-        return [_file(path)]
+    if source and path.is_dir():
+        return [_file(name) for name in sorted(_in_directory(source))]
+    if source and path.exists():
+        return [_file(source)]
     if glob.has_magic(source):
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
-        return [_file(match) for match in matches if match.is_file()]
+        return [_file(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
     raise SourceError(f"{source!r} does not exist: name a file, directory, glob or s3:// URI")
 
 
-def _in_directory(directory: Path) -> Iterator[SourceTile]:
-    for folder, folders, files in os.walk(directory, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (_file(Path(folder, name)) for name in sorted(files) if not name.startswith("."))
+def _in_directory(directory: str) -> Iterator[str]:
+    for folder, folders, files in os.walk(directory, followlinks=False, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(folder, name) for name in files if not name.startswith("."))  # noqa: PTH118 - keeps "./"
 
 
-def _file(path: Path) -> SourceTile:
+def _refuse(error: OSError) -> None:
+    raise SourceError(f"{error.filename!r} cannot be read: {error.strerror}")
+
+
+def _file(name: str) -> SourceTile:
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - takes ".." away, and so makes each file one tile
     try:
-        with path.open("rb"):
-            size = path.stat().st_size
+        name.encode()
+        regular = path.is_file()
+        size = path.stat().st_size
+        if regular:
+            path.open("rb").close()
     except OSError as error:
-        raise SourceError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    return SourceTile(str(path), path.absolute(), None, size)
+        raise SourceError(f"{name!r} cannot be read: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise SourceError(f"{name!r} cannot be written down: give it a name in Unicode") from None
+    if not regular:
+        raise SourceError(f"{name!r} is not a file: name a file, directory, glob or s3:// URI")
+    return SourceTile(name, path, None, size)
 
 
 def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:
@@ -103,7 +114,7 @@ def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:
 
 
 def _choose(uri: S3Uri, objects: list[dict[str, Any]]) -> list[SourceTile]:
-    exact = [found for found in objects if found["Key"] == uri.key]
+    exact = [found for found in objects if found["Key"] == uri.key and not uri.key.endswith("/")]
     folder = uri.key if not uri.key or uri.key.endswith("/") else f"{uri.key}/"
     chosen = exact or [found for found in objects if found["Key"].startswith(folder)]
     tiles = ((S3Uri(uri.bucket, found["Key"]), found["Size"]) for found in chosen)

@@ -120,7 +120,6 @@ def test_assembly_that_died_after_the_result_goes_on_to_the_end(connections: Con
     (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
     submitted(connections, shard)
     collected(connections, shard)
-    connections.records.set_state(shard.job, JobState.ASSEMBLING)
     assemble_job(connections, shard.job)
     connections.records._redis.hdel(f"osml:job:{shard.job}", "ended", "finished")
     connections.records.set_state(shard.job, JobState.ASSEMBLING)

@@ -1,0 +1,240 @@
+"""What the fleet knows of its jobs, with the real commands on fakeredis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import fakeredis
+import pytest
+
+from osml_tasks.errors import JobNotFoundError
+from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Shard
+from osml_tasks.polling import TileRecord
+from osml_tasks.records import RECORD_SECONDS, JobRecords, OutputPaths
+from osml_tasks.s3 import S3Uri
+
+OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")
+JOB = Job("job-1", "ships", 20, 2, 1e9, "tiles", "in/", "outputs", OPTIONS)
+SHARDS = [Shard("job-1", number, number * 10, 10, 0, 0) for number in range(2)]
+
+
+@pytest.fixture
+def redis() -> Any:
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def records(redis: Any) -> JobRecords:
+    records = JobRecords(redis)
+    records.create(JOB)
+    return records
+
+
+def test_a_new_job_is_queued_and_nothing_else(records: JobRecords) -> None:
+    status = records.status("job-1")
+    assert (status.job, status.state, status.progress) == (JOB, JobState.QUEUED, Progress())
+    assert (status.started, status.finished, status.error) == (None, None, None)
+    assert not status.misconfigured
+    assert not status.fetched
+    assert records.job("job-1") == JOB
+    assert records.endpoints() == ["ships"]
+
+
+@pytest.mark.parametrize("question", ["job", "state", "status"])
+def test_a_job_without_a_record_is_not_found(records: JobRecords, question: str) -> None:
+    with pytest.raises(JobNotFoundError, match="job-2"):
+        getattr(records, question)("job-2")
+
+
+def test_a_job_that_was_not_found_is_found_once_it_is_there(records: JobRecords) -> None:
+    with pytest.raises(JobNotFoundError):
+        records.job("job-2")
+    records.create(replace(JOB, job_id="job-2"))
+    assert records.job("job-2").job_id == "job-2"
+
+
+def test_the_first_invocation_starts_a_job_and_later_ones_change_nothing(records: JobRecords) -> None:
+    records.start("job-1", 10.5)
+    records.set_state("job-1", JobState.ASSEMBLING)
+    records.start("job-1", 11.5)
+    status = records.status("job-1")
+    assert (status.started, status.state) == (10.5, JobState.ASSEMBLING)
+
+
+def test_a_job_ends_once_and_its_first_end_counts(records: JobRecords) -> None:
+    assert records.end("job-1", JobState.FAILED, "no such endpoint", misconfigured=True)
+    assert not records.end("job-1", JobState.COMPLETED)
+    records.close("job-1", 20.0)
+    records.close("job-1", 30.0)
+    status = records.status("job-1")
+    assert (status.state, status.error, status.misconfigured) == (JobState.FAILED, "no such endpoint", True)
+    assert status.finished == 20
+
+
+@pytest.mark.parametrize(
+    "afterthought",
+    [
+        lambda records: records.start("job-1", 10.5),
+        lambda records: records.set_state("job-1", JobState.ASSEMBLING),
+    ],
+    ids=["start", "set_state"],
+)
+def test_a_job_that_has_ended_stays_so_whatever_a_late_worker_writes(
+    records: JobRecords, afterthought: Callable[[JobRecords], None]
+) -> None:
+    records.end("job-1", JobState.CANCELLED)
+    afterthought(records)
+    assert records.state("job-1") is JobState.CANCELLED
+
+
+def test_progress_of_shards_adds_up_and_a_shard_that_writes_twice_counts_once(records: JobRecords) -> None:
+    for _ in range(2):
+        records.set_progress(SHARDS[0], Progress(10, 9, 1, 40, 1))
+    records.set_progress(SHARDS[1], Progress(3))
+    records.set_progress(SHARDS[1], Progress(10, 2))
+    assert records.progress(SHARDS[0]) == Progress(10, 9, 1, 40, 1)
+    assert records.status("job-1").progress == Progress(20, 11, 1, 40, 1)
+    assert records.progress(Shard("job-9", 0, 0, 1, 0, 0)) == Progress()
+
+
+def test_records_of_tiles_are_read_back_by_index_until_they_are_dropped(records: JobRecords) -> None:
+    known = {3: TileRecord(invoked_at=1.5, output="s3://outputs/ü"), 12: TileRecord(attempt=2, reason=Reason.MODEL)}
+    records.set_tiles(SHARDS[0], known)
+    records.set_tiles(SHARDS[0], {3: TileRecord(given_up=True)})
+    records.set_tiles(SHARDS[1], {})
+    assert records.tiles(SHARDS[0]) == known | {3: TileRecord(given_up=True)}
+    assert records.tiles(SHARDS[1]) == {}
+    records.drop_tiles(SHARDS)
+    records.drop_tiles([])
+    assert records.tiles(SHARDS[0]) == {}
+
+
+def test_a_claim_is_one_tasks_until_it_gives_it_back(records: JobRecords) -> None:
+    assert records.claim("work", "mine", 60)
+    assert not records.claim("work", "yours", 60)
+    assert records.claim("other work", "yours", 60)
+    records.unclaim("work", "yours")
+    assert not records.claim("work", "yours", 60)
+    records.unclaim("work", "mine")
+    assert records.claim("work", "yours", 60)
+
+
+def test_claiming_again_renews_a_claim(records: JobRecords, redis: Any) -> None:
+    records.claim("work", "mine", 10)
+    assert records.claim("work", "mine", 900)
+    assert redis.ttl("osml:claim:work") > 10
+
+
+def test_a_claim_ends_by_itself(records: JobRecords) -> None:
+    records.claim("work", "mine", 1)
+    time.sleep(1.1)
+    assert records.claim("work", "yours", 60)
+
+
+def test_trouble_is_counted_from_its_first_note(records: JobRecords) -> None:
+    assert records.trouble_lasts("s3", 60) == 0
+    time.sleep(0.02)
+    assert 0.01 < records.trouble_lasts("s3", 60) < 5
+    assert records.trouble_lasts("other", 60) == 0
+
+
+def test_trouble_is_over_when_none_was_noted_for_a_while(records: JobRecords) -> None:
+    records.trouble_lasts("s3", 1)
+    time.sleep(1.1)
+    assert records.trouble_lasts("s3", 1) == 0
+
+
+def test_cleanups_are_due_in_the_order_of_their_times(records: JobRecords) -> None:
+    for job_id, when in [("late", 30.0), ("first", 10.0), ("second", 20.0), ("moved", 5.0), ("dropped", 6.0)]:
+        records.schedule_cleanup(job_id, when)
+    records.schedule_cleanup("moved", 40.0)
+    records.unschedule_cleanup("dropped")
+    assert records.due_cleanups(9.9) == []
+    assert records.due_cleanups(20.0) == ["first", "second"]
+    assert records.due_cleanups(99.0, most=3) == ["first", "second", "late"]
+
+
+def test_late_outputs_are_expected_up_to_the_latest_time_that_was_named(records: JobRecords) -> None:
+    assert records.late_until("job-1") == 0
+    for until in (20.5, 30.5, 10.5):
+        records.expect_late("job-1", until)
+    assert records.late_until("job-1") == 30.5
+
+
+def test_the_first_worker_to_say_where_outputs_lie_is_believed(records: JobRecords) -> None:
+    assert records.paths("job-1") == OutputPaths(None, None)
+    first = OutputPaths("s3://outputs/a", None)
+    assert records.learn_paths("job-1", first) == first
+    assert records.learn_paths("job-1", OutputPaths("s3://outputs/b", "s3://outputs/c")) == first
+    assert records.paths("job-1") == first
+
+
+def test_inline_is_refused_once(records: JobRecords) -> None:
+    assert not records.inline_refused("job-1")
+    assert records.refuse_inline("job-1")
+    assert not records.refuse_inline("job-1")
+    assert records.inline_refused("job-1")
+
+
+def test_a_result_is_assembled_and_fetched_when_that_was_noted(records: JobRecords) -> None:
+    assert not records.is_assembled("job-1")
+    records.mark_assembled("job-1")
+    records.mark_fetched("job-1")
+    assert records.is_assembled("job-1")
+    assert records.status("job-1").fetched
+
+
+def test_answered_locations_are_gathered_over_all_shards(records: JobRecords) -> None:
+    records.set_tiles(SHARDS[0], {0: TileRecord(invoked_at=1.0, output="s3://outputs/0", failure="s3://failures/0")})
+    records.set_tiles(SHARDS[1], {10: TileRecord(invoked_at=1.0, output="s3://outputs/10"), 11: TileRecord()})
+    assert set(records.locations(JOB)) == {
+        S3Uri("outputs", "0"),
+        S3Uri("failures", "0"),
+        S3Uri("outputs", "10"),
+    }
+
+
+def test_the_clock_is_the_servers(records: JobRecords) -> None:
+    assert abs(records.now() - time.time()) < 5
+
+
+WRITES: dict[str, Callable[[JobRecords], object]] = {
+    "start": lambda records: records.start("job-1", 1.0),
+    "set_state": lambda records: records.set_state("job-1", JobState.RUNNING),
+    "end": lambda records: records.end("job-1", JobState.FAILED, "no"),
+    "close": lambda records: records.close("job-1", 2.0),
+    "mark_assembled": lambda records: records.mark_assembled("job-1"),
+    "mark_fetched": lambda records: records.mark_fetched("job-1"),
+    "refuse_inline": lambda records: records.refuse_inline("job-1"),
+    "learn_paths": lambda records: records.learn_paths("job-1", OutputPaths("s3://outputs/a", None)),
+    "set_progress": lambda records: records.set_progress(SHARDS[0], Progress(1)),
+    "set_tiles": lambda records: records.set_tiles(SHARDS[0], {0: TileRecord()}),
+    "claim": lambda records: records.claim("work", "mine", 60),
+    "trouble_lasts": lambda records: records.trouble_lasts("work", 60),
+    "schedule_cleanup": lambda records: records.schedule_cleanup("job-1", 1.0),
+    "expect_late": lambda records: records.expect_late("job-1", 1.0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_no_write_leaves_a_key_for_ever(records: JobRecords, redis: Any, write: str) -> None:
+    WRITES[write](records)
+    assert all(0 < redis.ttl(key) <= RECORD_SECONDS for key in redis.scan_iter())
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_no_write_brings_a_job_back_whose_record_has_expired(redis: Any, write: str) -> None:
+    records = JobRecords(redis)
+    WRITES[write](records)
+    assert all(0 < redis.ttl(key) <= RECORD_SECONDS for key in redis.scan_iter())
+    with pytest.raises(JobNotFoundError):
+        records.status("job-1")
+
+
+def test_the_record_of_a_job_that_makes_progress_does_not_expire(records: JobRecords, redis: Any) -> None:
+    redis.expire("osml:job:job-1", 60)
+    records.set_progress(SHARDS[0], Progress(1))
+    assert redis.ttl("osml:job:job-1") > 60

@@ -1,0 +1,88 @@
+"""The report, from the records of a job and its lists of failures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason
+from osml_tasks.records import JobStatus
+from osml_tasks.report import TileFailure, report_lines, report_of
+
+OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")
+JOB = Job("job-1", "ships", 20, 2, 1e9, "tiles", "in/", "outputs", OPTIONS)
+STATUS = JobStatus(JOB, JobState.COMPLETED, Progress(20, 18, 2, 99, 2), 1e9, 1e9 + 60.9, None, False, False)
+
+failures = st.builds(
+    TileFailure,
+    index=st.integers(0, 10**8),
+    tile=st.text(),
+    reason=st.sampled_from(Reason),
+    error=st.text(),
+    attempts=st.integers(0, 101),
+)
+
+
+def test_a_report_says_what_the_contract_says() -> None:
+    report = report_of(STATUS, "s3://tiles/in/job-1/result.geojson")
+    assert report.pop("error") is None
+    assert report == {
+        "job_id": "job-1",
+        "endpoint": "ships",
+        "state": "completed",
+        "tiles": 20,
+        "succeeded": 18,
+        "failed": 2,
+        "features": 99,
+        "started": "2001-09-09T01:46:40Z",
+        "finished": "2001-09-09T01:47:40Z",
+        "result": "s3://tiles/in/job-1/result.geojson",
+        "failures": [],
+    }
+
+
+def test_a_report_of_a_job_that_has_not_begun_has_no_times() -> None:
+    queued = JobStatus(JOB, JobState.QUEUED, Progress(), None, None, None, False, False)
+    report = report_of(queued, None)
+    assert (report["started"], report["finished"], report["result"]) == (None, None, None)
+
+
+def test_reasons_are_those_of_the_contract() -> None:
+    assert {reason.value for reason in Reason} == {
+        "model",
+        "timeout",
+        "unparsable",
+        "input",
+        "throttled",
+        "cancelled",
+    }
+
+
+@given(st.lists(failures, max_size=5), st.lists(st.integers(0, 500)))
+def test_a_report_lists_every_failure_however_its_lines_are_cut(found: list[TileFailure], cuts: list[int]) -> None:
+    lines = b"".join(failure.to_json() for failure in found)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(lines)), len(lines)]
+    chunks = [lines[start:end] for start, end in itertools.pairwise(edges)]
+    report = json.loads(b"".join(report_lines(report_of(STATUS, None), chunks)))
+    assert report == report_of(STATUS, None) | {
+        "failures": [
+            {"tile": one.tile, "reason": one.reason.value, "error": one.error, "attempts": one.attempts}
+            for one in found
+        ]
+    }
+
+
+@pytest.mark.parametrize("chunks", [[], [b""], [b"", b""]])
+def test_a_report_without_failures_has_an_empty_list(chunks: list[bytes]) -> None:
+    assert json.loads(b"".join(report_lines(report_of(STATUS, None), chunks)))["failures"] == []
+
+
+@given(failures)
+def test_a_failure_is_one_line(failure: TileFailure) -> None:
+    line = failure.to_json()
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")

@@ -1,0 +1,192 @@
+"""What a user calls a source, and the tiles that are found behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from osml_tasks.endpoint import MAX_INPUT_BYTES
+from osml_tasks.errors import SourceError
+from osml_tasks.jobs import Tile
+from osml_tasks.s3 import S3Uri
+from osml_tasks.sources import _choose, find_tiles
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(name.encode())
+
+
+def names(*sources: str) -> list[str]:
+    return [tile.name for tile in find_tiles(sources)]
+
+
+def refusal(*sources: str) -> str:
+    with pytest.raises(SourceError) as caught:
+        find_tiles(sources)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_is_a_tile_with_its_path_and_size(here: Path) -> None:
+    make("a.png")
+    (tile,) = find_tiles(["a.png"])
+    assert (tile.name, tile.path, tile.uri, tile.size) == ("a.png", here / "a.png", None, 5)
+
+
+def test_tiles_keep_the_names_that_the_user_wrote(here: Path) -> None:
+    make("d/a.png", "d/b.png")
+    assert names("d/a.png") == ["d/a.png"]
+    assert names("d") == names("d/") == ["d/a.png", "d/b.png"]
+    assert names("d/*.png") == ["d/a.png", "d/b.png"]
+    assert names(str(here / "d/a.png")) == [str(here / "d/a.png")]
+
+
+def test_a_name_keeps_the_dot_that_it_was_written_with() -> None:
+    make("a.png")
+    assert names("./a.png") == ["./a.png"]
+
+
+def test_sources_keep_their_order() -> None:
+    make("b.png", "a.png", "d/c.png")
+    assert names("d", "b.png", "a.png") == ["d/c.png", "b.png", "a.png"]
+
+
+def test_a_directory_is_searched_to_the_bottom_in_the_order_of_names() -> None:
+    make("d/b/2.png", "d/a/9.png", "d/a/10.png", "d/b/deep/1.png", "d/c.png")
+    assert names("d") == sorted(names("d"))
+    assert len(names("d")) == 5
+
+
+def test_hidden_files_and_directories_are_left_out() -> None:
+    make("d/.hidden.png", "d/.cache/a.png", "d/a.png")
+    assert names("d") == names("d/*") == names("d/**") == ["d/a.png"]
+
+
+def test_a_hidden_file_that_is_named_is_meant() -> None:
+    make(".hidden.png")
+    assert names(".hidden.png") == [".hidden.png"]
+
+
+def test_linked_directories_are_not_followed() -> None:
+    make("d/a.png", "e/b.png")
+    Path("d/loop").symlink_to("..", target_is_directory=True)
+    Path("d/linked.png").symlink_to(Path("e/b.png").absolute())
+    assert names("d") == ["d/a.png", "d/linked.png"]
+
+
+def test_a_glob_finds_files_in_order() -> None:
+    make("d/b.png", "d/a.png", "d/a.txt", "d/x.png/inside.png", "d/deep/er/c.png")
+    assert names("d/*.png") == ["d/a.png", "d/b.png"]
+    assert names("d/**/*.png") == ["d/a.png", "d/b.png", "d/deep/er/c.png", "d/x.png/inside.png"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file() -> None:
+    make("a[1].png", "a1.png")
+    assert names("a[1].png") == ["a[1].png"]
+
+
+def test_a_file_that_is_named_twice_is_one_tile(here: Path) -> None:
+    make("d/a.png", "d/b.png")
+    assert names("d/b.png", "d", str(here / "d/a.png"), "d/*.png") == ["d/b.png", "d/a.png"]
+
+
+def test_a_file_that_is_named_by_way_of_its_parent_is_the_same_tile() -> None:
+    make("d/a.png")
+    assert names("d/a.png", "d/../d/a.png") == ["d/a.png"]
+
+
+@pytest.mark.parametrize("source", ["empty", "empty/*.png", "hidden"])
+def test_a_source_without_tiles_is_refused_by_its_name(source: str) -> None:
+    Path("empty").mkdir()
+    make("hidden/.a.png", "a.png")
+    assert repr(source) in refusal("a.png", source)
+
+
+def test_a_source_that_does_not_exist_is_refused_by_its_name() -> None:
+    assert "'nowhere.png' does not exist" in refusal("nowhere.png")
+
+
+def test_an_empty_source_does_not_mean_the_directory_at_hand() -> None:
+    make("secret.txt")
+    assert "''" in refusal("")
+
+
+def test_a_link_that_leads_nowhere_is_refused_by_its_name() -> None:
+    make("d/a.png")
+    Path("d/gone.png").symlink_to("nowhere")
+    assert "d/gone.png" in refusal("d")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_cannot_be_read_is_refused_by_its_name() -> None:
+    make("d/a.png")
+    Path("d/a.png").chmod(0)
+    assert "'d/a.png' cannot be read" in refusal("d")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_directory_that_cannot_be_read_is_refused_by_its_name() -> None:
+    make("d/a.png", "d/locked/b.png")
+    Path("d/locked").chmod(0)
+    try:
+        assert "d/locked" in refusal("d")
+    finally:
+        Path("d/locked").chmod(0o700)
+
+
+@pytest.mark.timeout(2)
+def test_a_pipe_is_refused_rather_than_waited_for() -> None:
+    os.mkfifo("pipe.png")
+    assert "pipe.png" in refusal("pipe.png")
+
+
+@pytest.mark.skipif(os.fsencode("\udcff") != b"\xff", reason="file names are text here")
+def test_a_name_that_is_no_unicode_is_refused_or_can_be_written_down() -> None:
+    Path("d").mkdir()
+    Path(os.fsdecode(b"d/\xff.png")).write_bytes(b"x")
+    try:
+        (tile,) = find_tiles(["d"])
+    except SourceError as error:
+        assert str(error).encode()
+    else:
+        assert Tile.from_json(Tile(0, str(tile.path), tile.name).to_json()).name == tile.name
+
+
+def test_a_tile_of_a_gigabyte_is_taken_and_a_larger_one_is_refused() -> None:
+    make("a.tif")
+    os.truncate("a.tif", MAX_INPUT_BYTES)
+    assert find_tiles(["a.tif"])[0].size == MAX_INPUT_BYTES
+    os.truncate("a.tif", MAX_INPUT_BYTES + 1)
+    message = refusal("a.tif")
+    assert "a.tif" in message
+    assert "1,000,000,001" in message
+
+
+def listed(*keys: str) -> list[dict[str, object]]:
+    return [{"Key": key, "Size": 1} for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("key", "chosen"),
+    [
+        ("d/a.png", ["d/a.png"]),
+        ("d", ["d/a.png", "d/e/b.png"]),
+        ("d/", ["d/a.png", "d/e/b.png"]),
+        ("", ["d/a.png", "d/e/b.png", "da.png"]),
+        ("d/a", []),
+    ],
+)
+def test_an_s3_source_is_an_object_or_what_lies_under_it(key: str, chosen: list[str]) -> None:
+    everything = ["d/", "d/a.png", "d/e/b.png", "da.png"]
+    found = _choose(S3Uri("bucket", key), listed(*(name for name in everything if name.startswith(key))))
+    assert [tile.name for tile in found] == [f"s3://bucket/{name}" for name in chosen]
