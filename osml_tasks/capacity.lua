@@ -7,7 +7,7 @@
 --   forget   job
 --   grant
 -- Each verb ends by granting what is free to who waits, and answers with the granted messages:
--- {number of messages, "1" if the asking shard holds its share now, message, ...}
+-- {"1" if the asking shard holds its share now else "0", message, ...}
 --
 -- A shard gets its whole need or nothing, so that no two hold halves for ever. Jobs take turns, a
 -- shard each. Time is the server's: workers' clocks may differ.
@@ -150,6 +150,9 @@ for _, entry in ipairs(grant_waiting()) do
 end
 if redis.call('HEXISTS', held_key, shard) == 1 then
     answer[1] = '1'
+end
+for _, job in ipairs(redis.call('LRANGE', turns_key, 0, -1)) do
+    redis.call('EXPIRE', waiting_key(job), KEEP)
 end
 for _, key in ipairs({ held_key, lease_key, turns_key, granted_key, parked_key }) do
     redis.call('EXPIRE', key, KEEP)

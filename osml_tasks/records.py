@@ -29,6 +29,8 @@ _TROUBLE = "osml:trouble:"
 _DUE = "osml:cleanup:due"
 _ENDPOINTS = "osml:endpoints"
 
+# Ends a job, once: KEYS[1] the job, ARGV the fields to write with it.
+_END = "if redis.call('HSETNX', KEYS[1], 'ended', '1') == 0 then return 0 end redis.call('HSET', KEYS[1], unpack(ARGV)) return 1"
 # Moves a job on, unless it has ended: a late worker changes nothing any more.
 _MOVE_ON = "if redis.call('HEXISTS', KEYS[1], 'ended') == 0 then redis.call('HSET', KEYS[1], 'state', ARGV[1]) end"
 # Deletes a claim only if it is still one's own.
@@ -72,6 +74,7 @@ class JobRecords:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
+        self._end = redis.register_script(_END)
         self._move_on = redis.register_script(_MOVE_ON)
         self._unclaim = redis.register_script(_UNCLAIM)
         self.job = lru_cache(maxsize=256)(self._read_job)
@@ -144,9 +147,9 @@ class JobRecords:
         )
 
     def start(self, job_id: str, now: float) -> None:
-        """Note the first invocation; later calls change nothing."""
-        if self._write_once(job_id, "started", now):
-            self.set_state(job_id, JobState.RUNNING)
+        """Note that a job runs; the time of its first invocation stays that of the first call."""
+        self._write_once(job_id, "started", now)
+        self.set_state(job_id, JobState.RUNNING)
 
     def set_state(self, job_id: str, state: JobState) -> None:
         """Move a job on, unless it has ended."""
@@ -155,11 +158,11 @@ class JobRecords:
 
     def end(self, job_id: str, state: JobState, error: str = "", *, misconfigured: bool = False) -> bool:
         """Stop all work on a job, once; says whether this call was the one that did."""
-        if not self._write_once(job_id, "ended", "1"):
-            return False
         fields = {"state": state.value} | ({"error": error} if error else {})
-        self._write(job_id, fields | ({"misconfigured": "1"} if misconfigured else {}))
-        return True
+        fields |= {"misconfigured": "1"} if misconfigured else {}
+        ended = self._end(keys=[_JOB + job_id], args=[part for field in fields.items() for part in field])
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        return bool(ended)
 
     def close(self, job_id: str, now: float) -> None:
         """Note that an ended job has been cleaned up after, too: nothing more happens to it."""

@@ -236,7 +236,7 @@ def _errors(verb: str, uri: S3Uri) -> Iterator[None]:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
-    except BaseError as error:
+    except (BaseError, ValueError) as error:
         raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
 
 

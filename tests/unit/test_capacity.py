@@ -129,7 +129,7 @@ def test_no_key_is_kept_for_ever(capacity: Capacity, redis: Any) -> None:
     assert all(redis.ttl(key) > 0 for key in keys)
 
 
-STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 9)), max_size=60)
+STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 9)), min_size=20, max_size=60)
 
 
 @settings(max_examples=60, deadline=None)

@@ -62,10 +62,17 @@ class Fleet:
         self._told(grant.messages)
         self._check()
 
-    def lose(self, name: str) -> None:
-        """The lease of a holder runs out."""
-        if self.held.pop(name, None) is None:
+    def lower(self, place: int, amount: int) -> None:
+        """Some holder's tiles finish."""
+        if self.held:
+            self.keep(sorted(self.held)[place % len(self.held)], amount)
+
+    def lose(self, place: int) -> None:
+        """The lease of some holder runs out."""
+        if not self.held:
             return
+        name = sorted(self.held)[place % len(self.held)]
+        del self.held[name]
         self.redis.zadd(f"{KEY_PREFIX}{self.endpoint}:leases", {name: 1})
         if name in self.not_taken_up:
             self.not_taken_up.discard(name)
@@ -95,11 +102,13 @@ class Fleet:
 
 endpoints = st.sampled_from([*LIMITS])
 names = st.sampled_from([*SHARDS])
+places = st.integers(0, 9)
 steps = st.lists(
     st.tuples(endpoints, st.just("request"), names)
     | st.tuples(endpoints, st.just("request"), names)
     | st.tuples(endpoints, st.just("keep"), names, st.integers(0, 6))
-    | st.tuples(endpoints, st.just("lose"), names)
+    | st.tuples(endpoints, st.just("lower"), places, st.integers(0, 3))
+    | st.tuples(endpoints, st.just("lose"), places)
     | st.tuples(endpoints, st.just("forget"), st.sampled_from(["a", "ab", "b"])),
     # Hypothesis makes short lists unless it is told how long they have to be.
     min_size=20,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import botocore.session
@@ -36,6 +37,7 @@ def job(job_id: str = "job", shards: int = 1) -> Job:
     return Job(job_id, "ships", 1, shards, 0.0, "bucket", "prefix/", "out", options)
 
 
+@lru_cache
 def member(name: str) -> dict[str, Any]:
     service = botocore.session.get_session().get_service_model("sagemaker-runtime")
     return dict(service.operation_model("InvokeEndpointAsync").input_shape.members[name].metadata)
