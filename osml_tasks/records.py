@@ -29,10 +29,21 @@ _TROUBLE = "osml:trouble:"
 _DUE = "osml:cleanup:due"
 _ENDPOINTS = "osml:endpoints"
 
-# Ends a job, once: KEYS[1] the job, ARGV the fields to write with it.
-_END = "if redis.call('HSETNX', KEYS[1], 'ended', '1') == 0 then return 0 end redis.call('HSET', KEYS[1], unpack(ARGV)) return 1"
-# Moves a job on, unless it has ended: a late worker changes nothing any more.
+# Each is one step, so that a worker that dies leaves no job half moved. KEYS[1] is the job's record.
+# Ends it, once, with the fields in ARGV.
+_END = """
+if redis.call('HSETNX', KEYS[1], 'ended', '1') == 0 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1
+"""
+# Moves it on to state ARGV[1], unless it has ended: a late worker changes nothing any more.
 _MOVE_ON = "if redis.call('HEXISTS', KEYS[1], 'ended') == 0 then redis.call('HSET', KEYS[1], 'state', ARGV[1]) end"
+# Notes its first invocation at ARGV[1], and moves it on to state ARGV[2] with that.
+_START = """
+if redis.call('HSETNX', KEYS[1], 'started', ARGV[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'ended') == 0 then
+    redis.call('HSET', KEYS[1], 'state', ARGV[2])
+end
+"""
 # Deletes a claim only if it is still one's own.
 _UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -75,6 +86,7 @@ class JobRecords:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
         self._end = redis.register_script(_END)
+        self._start = redis.register_script(_START)
         self._move_on = redis.register_script(_MOVE_ON)
         self._unclaim = redis.register_script(_UNCLAIM)
         self.job = lru_cache(maxsize=256)(self._read_job)
@@ -147,9 +159,9 @@ class JobRecords:
         )
 
     def start(self, job_id: str, now: float) -> None:
-        """Note that a job runs; the time of its first invocation stays that of the first call."""
-        self._write_once(job_id, "started", now)
-        self.set_state(job_id, JobState.RUNNING)
+        """Note the first invocation; later calls change nothing."""
+        self._start(keys=[_JOB + job_id], args=[now, JobState.RUNNING.value])
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
 
     def set_state(self, job_id: str, state: JobState) -> None:
         """Move a job on, unless it has ended."""
