@@ -123,7 +123,7 @@ class JobRecords:
     def _read_job(self, job_id: str) -> Job:
         text = self._redis.hget(_JOB + job_id, "job")
         if text is None:
-            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+            raise _not_found(job_id)
         return Job.from_json(text)
 
     def state(self, job_id: str) -> JobState:
@@ -133,7 +133,7 @@ class JobRecords:
         """
         state = self._redis.hget(_JOB + job_id, "state")
         if state is None:
-            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+            raise _not_found(job_id)
         return JobState(state.decode())
 
     def status(self, job_id: str) -> JobStatus:
@@ -146,7 +146,7 @@ class JobRecords:
             pipe.hvals(_PROGRESS + job_id)
             fields, shards = pipe.execute()
         if b"job" not in fields:
-            raise JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+            raise _not_found(job_id)
         return JobStatus(
             job=Job.from_json(fields[b"job"]),
             state=JobState(fields[b"state"].decode()),
@@ -306,6 +306,10 @@ class JobRecords:
     def endpoints(self) -> list[str]:
         """The endpoints of recent jobs."""
         return sorted(name.decode() for name in self._redis.smembers(_ENDPOINTS))
+
+
+def _not_found(job_id: str) -> JobNotFoundError:
+    return JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
 
 
 def _tiles_key(shard: Shard) -> str:

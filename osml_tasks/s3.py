@@ -73,6 +73,11 @@ class S3Uri:
         """The last part of the key."""
         return self.key.rpartition("/")[2]
 
+    @property
+    def has_odd_parts(self) -> bool:
+        """Whether a part of the key is empty, ``.`` or ``..``: obstore takes no such key."""
+        return bool(self.key) and not {"", ".", ".."}.isdisjoint(self.key.removesuffix("/").split("/"))
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
@@ -181,7 +186,8 @@ class S3Manager:
         for uri in uris:
             keys.setdefault(uri.bucket, []).append(uri.key)
         for bucket, paths in keys.items():
-            with _errors("DELETE", S3Uri(bucket, paths[0])):
+            odd = (path for path in paths if S3Uri(bucket, path).has_odd_parts)
+            with _errors("DELETE", S3Uri(bucket, next(odd, paths[0]))):
                 obstore.delete(self._store(bucket), paths)
 
     def delete_under(self, prefix: S3Uri, keep: frozenset[str] = frozenset()) -> int:
@@ -230,13 +236,15 @@ class S3Manager:
 @contextmanager
 def _errors(verb: str, uri: S3Uri) -> Iterator[None]:
     """Say every error of obstore in one line that names the request and the object."""
+    if uri.has_odd_parts:
+        raise S3OperationError(f"{verb} {uri} failed: a part of the key is empty, '.' or '..'", uri=str(uri))
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
-    except (BaseError, ValueError) as error:
+    except BaseError as error:
         raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
 
 

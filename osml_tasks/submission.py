@@ -284,7 +284,7 @@ def _check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) 
             f"endpoint {endpoint!r} writes its outputs to bucket {answer.output.bucket!r}, configured is "
             f"{config.output_bucket!r}: set ASYNC_SM_OUTPUT_BUCKET={answer.output.bucket}"
         )
-    if {"", ".", ".."} & set(answer.output.key.split("/")):
+    if answer.output.has_odd_parts:
         raise EndpointUnusableError(
             f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, a key with an empty or dotted part "
             "that cannot be listed: correct the S3OutputPath of its configuration"
