@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,9 @@ from osml_tasks.errors import ExtensionConfigurationError
 _BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 # What S3 takes without escaping, so that a key reads the same in a URI, a listing and a policy.
 _PREFIX = r"^[A-Za-z0-9!_.*'()/-]*$"
+
+# What PutMetricData, the embedded metric format and aws-embedded-metrics all take.
+_NAMESPACE = re.compile(r"(?!AWS/|:)[A-Za-z0-9._/#:-]{1,255}")
 
 INLINE_BODY_MAX_BYTES = 128_000
 """The largest ``Body`` of ``InvokeEndpointAsync``, in bytes (botocore's service model)."""
@@ -53,6 +57,12 @@ def _prefix(value: object) -> object:
         if {".", ".."} & set(parts):
             raise ValueError("'.' and '..' mean nothing in S3: leave them out")
         return "/".join(parts) + "/" if parts else ""
+    return value
+
+
+def _namespace(value: str) -> str:
+    if not _NAMESPACE.fullmatch(value):
+        raise ValueError("use 1 to 255 of A-Z a-z 0-9 . _ / # : -, and neither 'AWS/' nor ':' at the start")
     return value
 
 
@@ -134,6 +144,13 @@ class AsyncEndpointConfig(BaseSettings):
     """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
     external_id: str | None = Field(None, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
     """External id that goes with ``assume_role_arn``."""
+
+    metrics_enabled: bool = Field(True, validation_alias=_env("ASYNC_SM_METRICS_ENABLED"))
+    """Whether workers write CloudWatch embedded metrics. Default true."""
+    metrics_namespace: Annotated[str, AfterValidator(_namespace)] = Field(
+        "OSML/Tasks", validation_alias=_env("ASYNC_SM_METRICS_NAMESPACE")
+    )
+    """CloudWatch namespace of these metrics. Default ``OSML/Tasks``."""
 
     def __init__(self, **options: Any) -> None:
         try:

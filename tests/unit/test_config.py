@@ -51,6 +51,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "assume_role_arn",
             "arn:aws:iam::123456789012:role/r",
         ),
+        ("ASYNC_SM_METRICS_ENABLED", "false", "metrics_enabled", False),
+        ("ASYNC_SM_METRICS_NAMESPACE", "Fleet/A:1", "metrics_namespace", "Fleet/A:1"),
     ],
 )
 def test_each_variable_sets_its_option_and_a_keyword_beats_it(
@@ -97,6 +99,11 @@ def test_missing_buckets_are_answered_in_a_line_each() -> None:
         {"external_id": "x"},
         {"polling_interval": 9, "max_polling_interval": 3},
         {"max_retrys": 3},
+        {"metrics_namespace": "AWS/SageMaker"},
+        {"metrics_namespace": ":a"},
+        {"metrics_namespace": ""},
+        {"metrics_namespace": "a" * 256},
+        {"metrics_namespace": "a b\n"},
     ],
 )
 def test_a_wrong_value_is_answered_in_one_line_that_names_it(wrong: dict[str, object]) -> None:
