@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
-from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from osml_tasks.errors import EndpointUnusableError, RejectedError, ThrottledError
+from osml_tasks.patience import may_pass
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
@@ -19,21 +19,8 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES = 1_000_000_000
 """The largest input object of an asynchronous endpoint (service documentation: 1 GB)."""
 
-# Codes with which the service asks for patience, and those no other request will fare better with.
-_TRANSIENT = frozenset(
-    {
-        "InternalDependencyException",
-        "InternalFailure",
-        "InternalServerError",
-        "ModelNotReadyException",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
+_OPERATION = "InvokeEndpointAsync"
+# Codes that no other request will fare better with.
 _DENIED = frozenset(
     {
         "AccessDenied",
@@ -114,6 +101,7 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     :raises ThrottledError: the same call may succeed later.
     :raises RejectedError: this call never will.
     :raises EndpointUnusableError: no call to this endpoint will.
+    :raises RoleRefusedError: the client's role cannot be assumed.
     """
     source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
     try:
@@ -129,11 +117,11 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
         )
     except ClientError as error:
         raise _refusal(invocation.endpoint, error) from error
-    except (HTTPClientError, NoConnectionError) as error:
-        raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}") from error
     except ParamValidationError as error:
         raise RejectedError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
     except BotoCoreError as error:
+        if may_pass(error):
+            raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}") from error
         # No credentials, or none to be had: the same for every tile.
         raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
     failure = answer.get("FailureLocation")
@@ -150,8 +138,13 @@ def _refusal(endpoint: str, error: ClientError) -> ThrottledError | RejectedErro
     message = _in_one_line(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = f"endpoint {endpoint!r}: {code}: {message}"
-    if code in _TRANSIENT or status >= 500 or status == 429:
+    if error.operation_name != _OPERATION:
+        # Of a profile that assumes a role, say: botocore asks for its credentials inside our call.
+        text = f"endpoint {endpoint!r}: no credentials, {error.operation_name} failed: {code}: {message}"
+    if may_pass(error):
         return ThrottledError(text)
+    if error.operation_name != _OPERATION:
+        return EndpointUnusableError(f"{text}: check the role that AWS_PROFILE names, and who may assume it")
     if code in _DENIED or status in (401, 403):
         return EndpointUnusableError(f"{text}: check the credentials and their permissions")
     if "endpoint" in message.lower() and "not found" in message.lower():

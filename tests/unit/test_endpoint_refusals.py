@@ -31,9 +31,9 @@ class Endpoint:
         return self._answer
 
 
-def refused(code: str, status: int, message: str = "no") -> aws.ClientError:
+def refused(code: str, status: int, message: str = "no", operation: str = "InvokeEndpointAsync") -> aws.ClientError:
     answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return aws.ClientError(answer, "InvokeEndpointAsync")
+    return aws.ClientError(answer, operation)
 
 
 def refusal(error: Exception) -> InvocationError:
@@ -114,6 +114,14 @@ def test_what_may_pass_is_throttled(error: Exception) -> None:
 )
 def test_what_no_call_can_get_past_makes_the_endpoint_unusable(error: Exception) -> None:
     assert isinstance(refusal(error), EndpointUnusableError)
+
+
+@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ValidationError", 400), ("ExpiredToken", 403)])
+def test_a_role_that_a_profile_cannot_assume_is_told_from_the_endpoint(code: str, status: int) -> None:
+    error = refusal(refused(code, status, operation="AssumeRole"))
+    assert isinstance(error, EndpointUnusableError)
+    assert "AssumeRole failed" in str(error)
+    assert isinstance(refusal(refused("Throttling", 400, operation="AssumeRole")), ThrottledError)
 
 
 @pytest.mark.parametrize(
