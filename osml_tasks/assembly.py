@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from osml_tasks.cleanup import clean_up_job, expect_late_outputs
 from osml_tasks.connections import Connections
-from osml_tasks.errors import JobNotFoundError, S3OperationError
+from osml_tasks.errors import JobNotFoundError, RoleRefusedError, S3OperationError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.report import report_lines, report_of
@@ -55,11 +55,20 @@ def fail_job(connections: Connections, job_id: str, error: str, *, misconfigured
     if connections.records.end(job_id, JobState.FAILED, error, misconfigured=misconfigured):
         logger.error("job %s failed: %s", job_id, error)
     grant = connections.capacity.forget(job.endpoint, job_id)
-    if job.input_bucket == connections.config.input_bucket:
+    config = connections.config
+    if (job.input_bucket, job.assume_role_arn) == (config.input_bucket, config.assume_role_arn):
         expect_late_outputs(connections, job, connections.records.now())
-        clean_up_job(connections, job, keep_result=False)
+        _clean_up_failed(connections, job)
     connections.records.close(job_id, connections.records.now())
     return grant.messages
+
+
+def _clean_up_failed(connections: Connections, job: Job) -> None:
+    """Delete what a failed job has left; where its role is what failed, leave it to the sweep."""
+    try:
+        clean_up_job(connections, job, keep_result=False)
+    except RoleRefusedError as error:
+        logger.warning("objects of job %s are left for now: %s", job.job_id, error)
 
 
 def _parts(connections: Connections, job: Job) -> list[S3Object]:

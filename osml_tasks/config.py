@@ -142,7 +142,7 @@ class AsyncEndpointConfig(BaseSettings):
         validation_alias=_env("ASYNC_SM_ASSUME_ROLE_ARN"),
     )
     """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
-    external_id: str | None = Field(None, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
+    external_id: str | None = Field(None, repr=False, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
     """External id that goes with ``assume_role_arn``."""
 
     metrics_enabled: bool = Field(True, validation_alias=_env("ASYNC_SM_METRICS_ENABLED"))

@@ -6,17 +6,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import boto3
-
+from osml_tasks.accounts import session_of
 from osml_tasks.capacity import Capacity
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
-from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError
+from osml_tasks.errors import NotAllowedError
 from osml_tasks.jobs import Job
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
+
+if TYPE_CHECKING:
+    import boto3
 
 CALLS_AT_A_TIME = 16
 """AWS calls that one process has open at a time: each takes 20 to 60 ms on AWS."""
@@ -48,7 +50,7 @@ class Connections:
         """A job's record, if this process may work on it.
 
         :raises JobNotFoundError: if there is none.
-        :raises NotAllowedError: if it uses buckets or a prefix other than the configured ones.
+        :raises NotAllowedError: if it uses buckets, a prefix or a role other than the configured ones.
         """
         job = self.records.job(job_id)
         theirs = (job.input_bucket, job.input_prefix, job.output_bucket)
@@ -58,6 +60,11 @@ class Connections:
                 f"job {job_id} keeps its objects in s3://{theirs[0]}/{theirs[1]} with outputs in {theirs[2]!r}, "
                 f"this worker is configured for s3://{ours[0]}/{ours[1]} and {ours[2]!r}: give client and "
                 "workers the same ARTIFACT_BUCKET, ASYNC_SM_INPUT_PREFIX and ASYNC_SM_OUTPUT_BUCKET"
+            )
+        if job.assume_role_arn != self.config.assume_role_arn:
+            raise NotAllowedError(
+                f"job {job_id} is to be done as {job.assume_role_arn or 'no role'}, this worker is configured for "
+                f"{self.config.assume_role_arn or 'no role'}: give client and workers the same ASYNC_SM_ASSUME_ROLE_ARN"
             )
         return job
 
@@ -90,14 +97,11 @@ def connect(config: AsyncEndpointConfig, redis: Any, session: boto3.Session | No
     """Open what a process needs for a configuration.
 
     :param redis: a client of the server that holds the fleet's state.
-    :raises ExtensionConfigurationError: if there are no AWS credentials, or a role is to be assumed.
+    :param session: where AWS credentials come from, those that assume a configured role included;
+        default: as boto3 finds them.
+    :raises ExtensionConfigurationError: if there are no AWS credentials.
     """
-    if config.assume_role_arn:
-        raise ExtensionConfigurationError(
-            "assume_role_arn (ASYNC_SM_ASSUME_ROLE_ARN) is not supported yet: name a profile that assumes "
-            "the role with AWS_PROFILE instead"
-        )
-    session = session or boto3.Session()
+    session = session_of(config, session)
     return Connections(
         config=config,
         s3=S3Manager(session),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from celery import chain, chord
 
+from osml_tasks.accounts import session_of
 from osml_tasks.celery import app, state_client
 from osml_tasks.cleanup import delete_job
 from osml_tasks.config import AsyncEndpointConfig
@@ -38,13 +39,16 @@ def detect(
     :param config: default: from the environment.
     :param stage: whether local files are copied to S3 first. Without, workers read the paths
         themselves, under their ``ASYNC_SM_TILE_ROOTS``, and small tiles go inline.
-    :param session: where AWS credentials come from; default: as boto3 finds them.
+    :param session: where AWS credentials come from, those that assume a configured role included;
+        default: as boto3 finds them.
     :return: a handle of the job, which runs without this process from now on.
     :raises SourceError: a source does not exist, is empty or has a tile that is too large.
     :raises ExtensionConfigurationError: something the job needs is not configured.
     """
     names = [sources] if isinstance(sources, str) else list(sources)
-    connections = open_connections(config or AsyncEndpointConfig(), session)
+    config = config or AsyncEndpointConfig()
+    session = session_of(config, session)
+    connections = open_connections(config, session)
     tiles = find_tiles(names, session)
     return start_job(connections, tiles, endpoint, stage=stage)
 
@@ -111,6 +115,7 @@ def _job(connections: Connections, endpoint: str, tiles: int) -> Job:
         input_prefix=config.input_prefix,
         output_bucket=config.output_bucket,
         options=JobOptions.from_config(config),
+        assume_role_arn=config.assume_role_arn,
     )
 
 

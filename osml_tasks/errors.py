@@ -28,6 +28,10 @@ class NotAllowedError(ExtensionConfigurationError):
     """A message or a source names a file or an object that the configuration does not allow."""
 
 
+class RoleRefusedError(ExtensionConfigurationError):
+    """The role that the configuration names cannot be assumed with the credentials at hand."""
+
+
 class ExtensionRuntimeError(ExtensionError):
     """Something outside this package failed while the work went on."""
 

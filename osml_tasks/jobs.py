@@ -151,6 +151,7 @@ class Job:
     """One request: an endpoint, tiles, options. Written once, read by every worker.
 
     :ivar created: seconds since the epoch.
+    :ivar assume_role_arn: the role that all its AWS calls are made as, or None.
     """
 
     job_id: str
@@ -162,6 +163,7 @@ class Job:
     input_prefix: str
     output_bucket: str
     options: JobOptions
+    assume_role_arn: str | None = None
 
     def to_json(self) -> bytes:
         """The job as it stands in its record."""

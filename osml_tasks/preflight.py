@@ -13,9 +13,10 @@ from uuid import uuid4
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from osml_tasks.accounts import session_of
 from osml_tasks.celery import QUEUES, app, state_client
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.errors import ExtensionError, PreflightError
+from osml_tasks.errors import ExtensionError, PreflightError, RoleRefusedError
 from osml_tasks.s3 import S3Manager, S3Uri
 
 if TYPE_CHECKING:
@@ -56,12 +57,11 @@ def examine(
     """Look at one thing after the other.
 
     :param endpoint: its name; None leaves it out.
+    :param session: where AWS credentials come from, those that assume a configured role included.
     :param thorough: also write, read and delete an object in the input bucket.
     """
-    import boto3
-
-    session = session or boto3.Session()
-    yield _finding("credentials", lambda: _credentials(session))
+    session = session_of(config, session)
+    yield _finding("credentials", lambda: _credentials(session, config.assume_role_arn))
     broker = _finding("broker", _broker)
     yield broker
     if broker.ok:
@@ -83,14 +83,21 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, False, str(error))
 
 
-def _credentials(session: boto3.Session) -> str:
-    if session.get_credentials() is None:
+def _credentials(session: boto3.Session, role_arn: str | None) -> str:
+    credentials = session.get_credentials()
+    if credentials is None:
         raise PreflightError(
             "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if session.region_name is None:
         raise PreflightError("no AWS region is set: set AWS_DEFAULT_REGION to the endpoint's region")
-    return f"found, region {session.region_name}"
+    if role_arn is None:
+        return f"found, region {session.region_name}"
+    try:
+        credentials.get_frozen_credentials()
+    except (ClientError, BotoCoreError) as error:
+        raise PreflightError(f"role {role_arn} cannot be assumed now: {error}") from error
+    return f"role {role_arn} assumed, region {session.region_name}"
 
 
 def _broker() -> str:
@@ -181,6 +188,8 @@ def _endpoint(session: boto3.Session, config: AsyncEndpointConfig, endpoint: str
         return _refused(name, endpoint, error)
     except BotoCoreError as error:
         return Finding(name, None, f"cannot be described: {error}")
+    except RoleRefusedError as error:
+        return Finding(name, False, str(error))
     return _finding(name, lambda: _compare(config, endpoint, described, settings))
 
 

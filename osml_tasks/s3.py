@@ -26,9 +26,11 @@ from obstore.store import S3Store
 from osml_tasks.errors import (
     ExtensionConfigurationError,
     ObjectNotFoundError,
+    RoleRefusedError,
     S3AccessError,
     S3OperationError,
 )
+from osml_tasks.patience import may_pass
 
 if TYPE_CHECKING:
     import boto3
@@ -40,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 16 * 1024 * 1024
+# botocore gives credentials that are good for 10 minutes or more, not for the 30 that obstore believes;
+# and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
+_CREDENTIALS_LIFE = timedelta(minutes=10)
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
 _ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
 _ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
@@ -101,7 +106,7 @@ class S3Manager:
     def __init__(self, session: boto3.Session) -> None:
         self._client = session.client("s3")
         try:
-            self._credentials = Boto3CredentialProvider(session)
+            self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE)
         except ValueError:
             raise ExtensionConfigurationError(
                 "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -207,10 +212,12 @@ class S3Manager:
                 self._client.abort_multipart_upload(
                     Bucket=prefix.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, RoleRefusedError) as error:
             logger.warning("interrupted uploads under %s are left: %s", prefix, error)
 
     def _store(self, bucket: str) -> S3Store:
+        # Renewed here if need be: an error inside obstore's callback would come back as text.
+        self._credentials.credentials.get_frozen_credentials()
         with self._lock:
             if bucket not in self._stores:
                 self._stores[bucket] = self._open(bucket)
@@ -244,6 +251,9 @@ def _errors(verb: str, uri: S3Uri) -> Iterator[None]:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
+    except (ClientError, BotoCoreError) as error:
+        kind = S3OperationError if may_pass(error) else S3AccessError
+        raise kind(f"{verb} {uri} failed, no credentials: {_in_one_line(str(error))}", uri=str(uri)) from error
     except BaseError as error:
         raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
 

@@ -77,15 +77,17 @@ def _check_options(endpoint: str | None, output: Path | None, report: Path | Non
 
 def _start(sources: tuple[str, ...], endpoint: str, stage: bool) -> JobHandle:
     """Check everything that can be checked before the first upload, then start the job."""
+    from osml_tasks.accounts import session_of
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.detection import open_connections, start_job
     from osml_tasks.preflight import require
     from osml_tasks.sources import find_tiles
 
     config = AsyncEndpointConfig()
-    tiles = find_tiles(sources)
-    require(config, endpoint)
-    connections = open_connections(config)
+    session = session_of(config)
+    tiles = find_tiles(sources, session)
+    require(config, endpoint, session)
+    connections = open_connections(config, session)
     with show_staging(_to_stage(tiles, stage)) as on_staged:
         return start_job(connections, tiles, endpoint, stage=stage, on_staged=on_staged)
 

@@ -26,6 +26,8 @@ WORKERS_START_SECONDS = 60.0
 WORKERS_STOP_SECONDS = 20.0
 
 _ENDPOINT_READY = re.compile(r"^ready (http://\S+)$", re.MULTILINE)
+# What leads to AWS itself: there is no STS here to assume a role at.
+_NOT_OURS = ("AWS_", "ASYNC_SM_ASSUME_ROLE_ARN", "ASYNC_SM_EXTERNAL_ID")
 # Each Celery worker logs "[time: level] name ready." of its own; the command's line comes when all are.
 _WORKERS_READY = re.compile(r"^(?!\[).*\bready\b", re.MULTILINE)
 
@@ -170,7 +172,7 @@ class LocalStack:
     def process_env(self) -> dict[str, str]:
         """The whole environment for a process that uses this stack.
 
-        Ours with :attr:`env` over it, and without our own profile, token and endpoints of AWS, which
+        Ours with :attr:`env` over it, and without our own profile, token, endpoints and role of AWS, which
         would otherwise mix with those of the stack.
         """
         return _process_env(self.env)
@@ -264,5 +266,5 @@ def _past_proxies(variable: str) -> str:
 
 
 def _process_env(env: Mapping[str, str]) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
     return {**ours, "PYTHONUNBUFFERED": "1", **env}

@@ -139,11 +139,14 @@ def test_the_environment_has_what_clients_and_workers_need(tmp_path: Path) -> No
 def test_our_own_way_to_aws_does_not_mix_in(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "ours")
     monkeypatch.setenv("AWS_PROFILE", "ours")
+    monkeypatch.setenv("ASYNC_SM_ASSUME_ROLE_ARN", "arn:aws:iam::123456789012:role/ours")
+    monkeypatch.setenv("ASYNC_SM_EXTERNAL_ID", "ours")
 
     process_env = stack.process_env
 
     assert "AWS_SESSION_TOKEN" not in process_env
     assert "AWS_PROFILE" not in process_env
+    assert not {"ASYNC_SM_ASSUME_ROLE_ARN", "ASYNC_SM_EXTERNAL_ID"} & process_env.keys()
     assert process_env["PATH"] == os.environ["PATH"]
     assert process_env["AWS_ACCESS_KEY_ID"] == stack.env["AWS_ACCESS_KEY_ID"]
 

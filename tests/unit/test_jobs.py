@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import botocore.session
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,12 @@ def test_progress_adds_up() -> None:
 
 def test_a_job_is_read_back_as_it_was_written() -> None:
     assert Job.from_json(job().to_json()) == job()
+
+
+def test_a_record_names_the_role_and_an_older_one_has_none() -> None:
+    role = "arn:aws:iam::123456789012:role/detector"
+    ours = replace(job(), assume_role_arn=role)
+    assert Job.from_json(ours.to_json()) == ours
+    older = orjson.loads(job().to_json())
+    del older["assume_role_arn"]
+    assert Job.from_json(orjson.dumps(older)) == job()
