@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 
 from osml_tasks.local.endpoint_server import running_server
 from osml_tasks.local.endpoint_settings import EndpointSettings
@@ -27,15 +28,15 @@ ENDPOINTS = [
 ]
 
 
-async def serve() -> None:
+async def serve(endpoints: Sequence[EndpointSettings]) -> None:
     """Serve until SIGTERM."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with running_server(ENDPOINTS) as url:
+    async with running_server(endpoints) as url:
         sys.stdout.write(f"ready {url}\n")
         sys.stdout.flush()
         await stopped.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(ENDPOINTS))

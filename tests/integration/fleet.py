@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from urllib.request import urlopen
 
 import boto3
 
+from osml_tasks.local.child import ChildProcess
+
 INPUTS = "fleet-in"
 REPOSITORY = Path(__file__).parents[2]
+ENDPOINTS_READY = re.compile(r"^ready (http://\S+)$", re.MULTILINE)
+WORKERS_READY = re.compile(r"^ready$", re.MULTILINE)
 
 
 def wait_until(condition: Callable[[], bool], within: float = 20.0) -> None:
@@ -32,6 +37,23 @@ def clean_environment() -> dict[str, str]:
     """Ours, less what would lead a process to another fleet than the one it is given."""
     foreign = re.compile(r"(AWS|ASYNC_SM|CELERY)_|ARTIFACT_BUCKET")
     return {name: value for name, value in os.environ.items() if not foreign.match(name)}
+
+
+def start_python(
+    running: ExitStack,
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    env: Mapping[str, str],
+    ready: re.Pattern[str],
+) -> ChildProcess:
+    """Run Python until ``running`` ends; returns when its output matches ``ready``."""
+    whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(env)
+    child = ChildProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
+    child.start()
+    running.callback(child.stop, grace=20.0)
+    child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=60.0)
+    return child
 
 
 @dataclass(frozen=True)
