@@ -13,8 +13,8 @@ import redis
 
 from benchmarks.measure import cpu_seconds, s3_requests
 from osml_tasks.local import stack as stack_module
-from osml_tasks.local.child import LOOPBACK, free_port
 from osml_tasks.local.object_store import ObjectStore
+from osml_tasks.local.server import LOOPBACK, free_port
 from osml_tasks.local.stack import LocalStack, StackOptions
 
 WARM_UP = "warm-up"

@@ -13,7 +13,7 @@ from celery import Celery
 from benchmarks.arena import Arena
 from benchmarks.measure import child_pids
 from benchmarks.tiles import INLINE_LIMIT
-from osml_tasks.local.child import ChildProcess
+from osml_tasks.child_process import ChildProcess
 
 CHORD_WORKERS = 4
 WORKER_START_SECONDS = 30.0

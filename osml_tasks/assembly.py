@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from osml_tasks.cleanup import clean_up_job, expect_late_outputs
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobNotFoundError, RoleRefusedError, S3OperationError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
+from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs
 from osml_tasks.jobs import Job, JobState
+from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
 
@@ -34,41 +35,47 @@ def assemble_job(connections: Connections, job_id: str) -> None:
         _write(connections, job.result_key, _collection(connections, _parts(connections, job)))
         _write_report(connections, job)
         records.mark_assembled(job_id)
+        connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
     clean_up_job(connections, job, keep_result=True)
     records.end(job_id, JobState.COMPLETED)
     records.close(job_id, records.now())
     logger.info("job %s completed", job_id)
 
 
-def fail_job(connections: Connections, job_id: str, error: str, *, misconfigured: bool) -> tuple[str, ...]:
-    """End a job that cannot go on: give its capacity back and clean up after it.
+def end_job(
+    connections: Connections, job_id: str, state: JobState, error: str, *, misconfigured: bool = False
+) -> tuple[str, ...]:
+    """End a job that is not to go on: give its capacity back and clean up after it.
 
     Works with the job's own record, so that a job this worker may not touch is ended all the same;
     its objects are then left to a worker that may.
 
+    :param state: failed or cancelled.
+    :param misconfigured: whether a setting, rather than the course of events, is the reason.
     :return: messages of other shards whose turn has come.
     """
     try:
         job = connections.records.job(job_id)
     except JobNotFoundError:
         return ()
-    if connections.records.end(job_id, JobState.FAILED, error, misconfigured=misconfigured):
-        logger.error("job %s failed: %s", job_id, error)
+    if connections.records.end(job_id, state, error, misconfigured=misconfigured):
+        logger.log(logging.ERROR if state is JobState.FAILED else logging.INFO, "job %s %s: %s", job_id, state, error)
     grant = connections.capacity.forget(job.endpoint, job_id)
     config = connections.config
-    if (job.input_bucket, job.assume_role_arn) == (config.input_bucket, config.assume_role_arn):
-        expect_late_outputs(connections, job, connections.records.now())
-        _clean_up_failed(connections, job)
+    theirs = (job.input_bucket, job.input_prefix, job.assume_role_arn)
+    if theirs == (config.input_bucket, config.input_prefix, config.assume_role_arn):
+        _clean_up_ended(connections, job)
     connections.records.close(job_id, connections.records.now())
     return grant.messages
 
 
-def _clean_up_failed(connections: Connections, job: Job) -> None:
-    """Delete what a failed job has left; where its role is what failed, leave it to the sweep."""
+def _clean_up_ended(connections: Connections, job: Job) -> None:
+    """Delete what an ended job has left; where its role is what failed, leave it to the sweep."""
     try:
         clean_up_job(connections, job, keep_result=False)
     except RoleRefusedError as error:
         logger.warning("objects of job %s are left for now: %s", job.job_id, error)
+    expect_late_outputs(connections, job, connections.records.now())
 
 
 def _parts(connections: Connections, job: Job) -> list[S3Object]:

@@ -24,46 +24,60 @@ QUEUES = (SUBMIT_QUEUE, POLL_QUEUE, ASSEMBLE_QUEUE, CLEANUP_QUEUE)
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 
-app = Celery("osml_tasks", include=["osml_tasks.tasks"])
-app.conf.update(
-    broker_url=DEFAULT_BROKER_URL,
-    # State has to be somewhere: beside the messages, unless it is said otherwise.
-    result_backend=os.environ.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL,
-    broker_connection_retry_on_startup=True,
+_SETTINGS: dict[str, Any] = {
+    "broker_connection_retry_on_startup": True,
     # What a dead worker held comes back after this many seconds. No task and no countdown of ours
     # stays silent for half as long.
-    broker_transport_options={"visibility_timeout": 90},
-    task_serializer="json",
-    result_serializer="json",
-    accept_content=["json"],
-    task_queues=[Queue(name) for name in QUEUES],
-    task_default_queue=CLEANUP_QUEUE,
-    task_create_missing_queues=False,
-    task_routes={
+    "broker_transport_options": {"visibility_timeout": 90},
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "accept_content": ["json"],
+    "task_queues": [Queue(name) for name in QUEUES],
+    "task_default_queue": CLEANUP_QUEUE,
+    "task_create_missing_queues": False,
+    "task_routes": {
+        "osml_tasks.detect": {"queue": SUBMIT_QUEUE},
         "osml_tasks.submit": {"queue": SUBMIT_QUEUE},
         "osml_tasks.poll": {"queue": POLL_QUEUE},
         "osml_tasks.assemble": {"queue": ASSEMBLE_QUEUE},
         "osml_tasks.cleanup": {"queue": CLEANUP_QUEUE},
     },
     # A message is given back only after its work is done, or when the process doing it was killed.
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_prefetch_multiplier=1,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
     # A chord counts its shards in keys that must outlive the longest job.
-    result_expires=RECORD_SECONDS,
-    beat_schedule={
+    "result_expires": RECORD_SECONDS,
+    "beat_schedule": {
         "sweep": {
             "task": "osml_tasks.cleanup",
             "schedule": SWEEP_SECONDS,
             "options": {"expires": SWEEP_SECONDS},
         }
     },
-)
+}
 
 
-def state_client() -> Any:
-    """A Redis client of the result backend, as Celery has set it up; the jobs' state lives there too.
+def new_app(broker_url: str | None = None, result_backend: str | None = None) -> Celery:
+    """An app with this package's settings: queues, routes, and how work survives the worker that does it.
+
+    :param broker_url: default: ``CELERY_BROKER_URL``, or a server on this machine. The variable wins.
+    :param result_backend: where results and the state of jobs are; default: where the messages are.
+    """
+    broker = broker_url or os.environ.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL
+    app = Celery("osml_tasks", include=["osml_tasks.tasks", "osml_tasks.worker_signals"], set_as_current=False)
+    app.conf.update(_SETTINGS, broker_url=broker, result_backend=result_backend or broker)
+    return app
+
+
+def broker_is_configured() -> bool:
+    """Whether somebody has said where the broker is."""
+    return bool(os.environ.get("CELERY_BROKER_URL")) or app.conf.broker_url != DEFAULT_BROKER_URL
+
+
+def state_client(app: Celery) -> Any:
+    """A Redis client of an app's result backend, as Celery has set it up; the jobs' state lives there too.
 
     :raises ExtensionConfigurationError: if the result backend is anything but Redis or Valkey.
     """
@@ -73,3 +87,6 @@ def state_client() -> Any:
             f"the result backend {app.backend.as_uri()} keeps no job state: set CELERY_RESULT_BACKEND to a Redis URL"
         )
     return client
+
+
+app = new_app()

@@ -1,110 +1,251 @@
-"""Deleting what a job leaves behind: only what this program created, or was answered for its own calls."""
+"""What this program has made and when it is deleted: policies, statistics, manual and forced cleanup.
+
+Only what this program created is deleted, and only under the configured buckets and prefixes.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from osml_tasks.config import CleanupPolicy
-from osml_tasks.connections import Connections
-from osml_tasks.endpoint import queue_limits
-from osml_tasks.errors import JobNotFoundError
-from osml_tasks.jobs import Job
-from osml_tasks.s3 import S3Uri
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
+from osml_tasks.errors import NotAllowedError
+from osml_tasks.ledger import Ledger, MemoryLedger, Outcome, ResourceType
+from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
+
+__all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
 
 SWEEP_SECONDS = 30
-"""How often beat looks for what is due, s."""
+"""How often beat looks for what is due, s; also how soon a refused deletion is tried again."""
+_LONGEST_RETRY_SECONDS = 3600
+_HERE = (ResourceType.TEMPORARY_FILE, ResourceType.INVOCATION, ResourceType.WORKER)
 
 logger = logging.getLogger(__name__)
 
 
-def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri]) -> None:
-    """Delete outputs and failure objects that are not needed any more, if the policy is ``immediate``.
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """What a cleanup has done: how many resources are gone, and how many are left although they should be."""
 
-    :param answers: objects that were answered for the job's own invocations.
+    cleaned: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Cleanup) -> Cleanup:
+        return Cleanup(self.cleaned + other.cleaned, self.failed + other.failed)
+
+
+class ResourceManager:
+    """Knows S3 objects, temporary files, invocations and workers, and deletes them as the policy says.
+
+    A resource is registered while it is in use and released afterwards: ``immediate`` deletes it then,
+    ``delayed`` after ``cleanup_delay_seconds``, ``disabled`` leaves it to a forced cleanup. An S3 object
+    that is never released, because its process died, is due after ``cleanup_leftover_seconds``.
+    Thread-safe; a context manager that cleans up at its end.
+
+    :param s3: default: with boto3's own credentials.
+    :param ledger: where S3 objects are entered; default: in memory. With a fleet's
+        :class:`~osml_tasks.ledger.RedisLedger` its beat deletes what is due.
     """
-    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
-        connections.s3.delete(_deletable(connections, answers))
 
+    def __init__(self, config: AsyncEndpointConfig, s3: S3Manager | None = None, ledger: Ledger | None = None) -> None:
+        self._config = config
+        self._s3 = s3 or S3Manager()
+        self._ledger: Ledger = ledger or MemoryLedger()
+        # Files and workers are this host's: no other process could clean them up.
+        self._here: Ledger = MemoryLedger(clock=self._ledger.now) if self._ledger.lasting else self._ledger
+        self._cleaners: dict[tuple[ResourceType, str], Callable[[], None]] = {}
 
-def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -> None:
-    """Delete uploaded payloads of a finished shard, if the policy is ``immediate``."""
-    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
-        connections.s3.delete([connections.input_uri(key) for key in keys if key.startswith(job.prefix)])
+    @property
+    def policy(self) -> CleanupPolicy:
+        """When released resources are deleted."""
+        return self._config.cleanup_policy if self._config.cleanup_enabled else CleanupPolicy.DISABLED
 
+    @property
+    def ledger(self) -> Ledger:
+        """What is due and when."""
+        return self._ledger
 
-def clean_up_job(connections: Connections, job: Job, *, keep_result: bool) -> None:
-    """Delete every object of a job that is over, as its policy says.
+    def may_delete(self, uri: S3Uri) -> bool:
+        """Whether an object lies where the configuration lets this program delete."""
+        ours = uri.bucket == self._config.input_bucket and uri.key.startswith(self._config.input_prefix)
+        output = uri.bucket == self._config.output_bucket and uri.key.startswith(self._config.output_prefix)
+        return ours or output or uri.bucket == self._config.failure_bucket
 
-    :param keep_result: leave result and report for the caller to fetch.
-    """
-    policy = job.options.cleanup_policy
-    if policy == CleanupPolicy.DISABLED:
-        return
-    if policy == CleanupPolicy.DELAYED:
-        when = connections.records.now() + connections.config.cleanup_delay_seconds
-        connections.records.schedule_cleanup(job.job_id, when)
-        return
-    delete_job(connections, job, keep_result=keep_result)
+    def register_s3_object(self, uri: S3Uri | str) -> None:
+        """Know of an object that this program made, or was answered for its own invocation.
 
+        :raises NotAllowedError: it lies outside of the configured buckets and prefixes.
+        """
+        found = S3Uri.parse(uri) if isinstance(uri, str) else uri
+        if not self.may_delete(found):
+            raise NotAllowedError(
+                f"{found} is under none of the configured buckets and prefixes: it would never be deleted"
+            )
+        self._ledger.schedule(
+            ResourceType.S3_OBJECT, {str(found): self._ledger.now() + self._config.cleanup_leftover_seconds}
+        )
+        self.count(ResourceType.S3_OBJECT, Outcome.REGISTERED)
 
-def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> None:
-    """Delete every object of a job, whatever its policy."""
-    keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset()
-    connections.s3.delete_under(connections.input_uri(job.prefix), keep)
-    connections.s3.abort_uploads(connections.input_uri(job.prefix))
-    roots = _roots(connections, job)
-    for root in roots:
-        connections.s3.delete_under(_under(root, job.job_id))
-    if not roots:
-        connections.s3.delete(_deletable(connections, connections.records.locations(job)))
+    def register_temporary_file(self, path: Path) -> None:
+        """Know of a file to be removed."""
+        self._register(ResourceType.TEMPORARY_FILE, str(path), lambda: path.unlink(missing_ok=True))
 
+    def register_invocation(self, inference_id: str) -> None:
+        """Know of an invocation that is in flight; cleaning it up forgets it."""
+        self._register(ResourceType.INVOCATION, inference_id, lambda: None)
 
-def expect_late_outputs(connections: Connections, job: Job, now: float) -> None:
-    """See to it that outputs which appear after their tiles were given up are deleted as well."""
-    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
-        connections.records.expect_late(job.job_id, now + sum(queue_limits(job.options.max_wait_time)))
-        connections.records.schedule_cleanup(job.job_id, now + SWEEP_SECONDS)
+    def register_worker(self, name: str, stop: Callable[[], None]) -> None:
+        """Know of a worker, and how to stop it."""
+        self._register(ResourceType.WORKER, name, stop)
 
+    def _register(self, kind: ResourceType, name: str, clean: Callable[[], None]) -> None:
+        self._cleaners[kind, name] = clean
+        self._here.hold(kind, [name])
+        self.count(kind, Outcome.REGISTERED)
 
-def sweep(connections: Connections) -> list[str]:
-    """Clean up what is due, and answer with messages whose turn has come."""
-    now = connections.records.now()
-    for job_id in connections.records.due_cleanups(now):
-        _clean_up_due(connections, job_id, now)
-    endpoints = connections.records.endpoints()
-    return [message for name in endpoints for message in connections.capacity.grant(name).messages]
+    def count(self, kind: ResourceType, outcome: Outcome, number: int = 1) -> None:
+        """Add to the statistics what is known in bulk only."""
+        self._ledger.count(kind, outcome, number)
 
+    def release_s3_objects(self, uris: Iterable[S3Uri], *, after: float = 0.0) -> Cleanup:
+        """Say that objects are not needed any more: what happens now is the policy's.
 
-def _clean_up_due(connections: Connections, job_id: str, now: float) -> None:
-    try:
-        status = connections.records.status(job_id)
-    except JobNotFoundError as error:
-        logger.warning("cleanup of job %s dropped: %s", job_id, error)
-        connections.records.unschedule_cleanup(job_id)
-        return
-    if not status.state.is_over:
-        connections.records.schedule_cleanup(job_id, now + SWEEP_SECONDS)
-        return
-    delete_job(connections, connections.job(job_id), keep_result=not status.fetched)
-    connections.records.close(job_id, now)
-    late_until = connections.records.late_until(job_id)
-    if late_until > now:
-        connections.records.schedule_cleanup(job_id, min(late_until, now + max(SWEEP_SECONDS, late_until - now) / 4))
-    else:
-        connections.records.unschedule_cleanup(job_id)
+        :param after: seconds that ``immediate`` is to wait, for an object that may yet appear.
+        """
+        names = [str(uri) for uri in uris]
+        due = self._due(after)
+        if due is None:
+            self._ledger.hold(ResourceType.S3_OBJECT, names)
+            return Cleanup()
+        self._ledger.schedule(ResourceType.S3_OBJECT, dict.fromkeys(names, due))
+        return self._delete_entered(names) if due <= self._ledger.now() else Cleanup()
 
+    def release(self, kind: ResourceType, name: str) -> Cleanup:
+        """The same for a temporary file, an invocation or a worker."""
+        due = self._due() if kind is ResourceType.TEMPORARY_FILE else self._here.now()
+        if due is None:
+            return Cleanup()
+        self._here.schedule(kind, {name: due})
+        return self._clean(kind, [name]) if due <= self._here.now() else Cleanup()
 
-def _roots(connections: Connections, job: Job) -> list[S3Uri]:
-    """Where the endpoint writes, if that is known and this process may touch it."""
-    paths = connections.records.paths(job.job_id)
-    known = {S3Uri.parse(path) for path in (paths.output, paths.failure) if path}
-    return _deletable(connections, known)
+    def _due(self, after: float = 0.0) -> float | None:
+        """When what is released now is to be deleted, s since the epoch; None for never."""
+        if self.policy is CleanupPolicy.DISABLED:
+            return None
+        delay = self._config.cleanup_delay_seconds if self.policy is CleanupPolicy.DELAYED else 0.0
+        return self._ledger.now() + max(delay, after)
 
+    def cleanup(self, *, force: bool = False) -> Cleanup:
+        """Clean up what is due, tried in vain before or, by force, everything that is registered."""
+        done = Cleanup()
+        for kind in _HERE:
+            done += self._clean(kind, self._chosen(self._here, kind, force))
+        return done + self._delete_entered(self._chosen(self._ledger, ResourceType.S3_OBJECT, force))
 
-def _deletable(connections: Connections, uris: Iterable[S3Uri]) -> list[S3Uri]:
-    return [uri for uri in uris if uri.bucket in connections.config.readable_output_buckets]
+    def _chosen(self, ledger: Ledger, kind: ResourceType, force: bool) -> list[str]:
+        tried = ledger.failures(kind)
+        return list(ledger.entries(kind)) if force else list(dict.fromkeys([*ledger.due(kind, ledger.now()), *tried]))
 
+    def _clean(self, kind: ResourceType, names: Sequence[str]) -> Cleanup:
+        done = Cleanup()
+        for name in names:
+            try:
+                self._cleaners.get((kind, name), lambda: None)()
+            except Exception as error:
+                self._note(self._here, kind, name, 1, f"{name}: {error}")
+                done += Cleanup(failed=1)
+            else:
+                self._cleaners.pop((kind, name), None)
+                self._here.strike(kind, [name])
+                self.count(kind, Outcome.CLEANED)
+                done += Cleanup(1)
+        return done
 
-def _under(root: S3Uri, name: str) -> S3Uri:
-    return S3Uri(root.bucket, f"{root.key}/{name}".lstrip("/"))
+    def _delete_entered(self, names: Sequence[str]) -> Cleanup:
+        if not names:
+            return Cleanup()
+        undeleted = self._s3.delete(uri for uri in map(S3Uri.parse, names) if self.may_delete(uri))
+        left = {str(one.uri) for one in undeleted}
+        self._ledger.strike(ResourceType.S3_OBJECT, (name for name in names if name not in left))
+        self.count(ResourceType.S3_OBJECT, Outcome.CLEANED, len(names) - len(left))
+        for one in undeleted:
+            self._note(self._ledger, ResourceType.S3_OBJECT, str(one.uri), 1, f"{one.uri}: {one.error}")
+        return Cleanup(len(names) - len(left), len(left))
+
+    def delete(self, uris: Iterable[S3Uri], *, job_id: str) -> Cleanup:
+        """Delete objects of a job now, whatever the policy; those that stay are tried again with the whole job."""
+        doomed = [uri for uri in uris if self.may_delete(uri)]
+        undeleted = self._s3.delete(doomed)
+        self.count(ResourceType.S3_OBJECT, Outcome.CLEANED, len(doomed) - len(undeleted))
+        if undeleted:
+            self._note_undeleted(job_id, undeleted)
+        return Cleanup(len(doomed) - len(undeleted), len(undeleted))
+
+    def _note_undeleted(self, job_id: str, undeleted: Sequence[Undeleted]) -> None:
+        first = undeleted[0]
+        self._note(self._ledger, ResourceType.JOB, job_id, len(undeleted), f"{first.uri}: {first.error}")
+        for one in undeleted:
+            if f"/{job_id}/" not in one.uri.key:
+                # Not in a directory of the job's, so nobody would find it there again.
+                self._note(self._ledger, ResourceType.S3_OBJECT, str(one.uri), 1, f"{one.uri}: {one.error}")
+
+    def _note(self, ledger: Ledger, kind: ResourceType, name: str, objects: int, error: str) -> None:
+        failure = ledger.note_failure(kind, name, objects, error)
+        wait = min(SWEEP_SECONDS * 2 ** (failure.attempts - 1), _LONGEST_RETRY_SECONDS)
+        ledger.schedule(kind, {name: ledger.now() + wait})
+        self.count(kind, Outcome.FAILED, objects)
+        logger.warning("%d of %s cannot be cleaned up, trying again in %d s: %s", objects, kind, wait, error)
+
+    def note_job(self, job_id: str, error: str) -> Cleanup:
+        """Write down that a job's objects could not even be looked for; it is tried again."""
+        self._note(self._ledger, ResourceType.JOB, job_id, 1, error)
+        return Cleanup(failed=1)
+
+    def get_stats(self) -> dict[str, Any]:
+        """What there is to clean up now, and what has been cleaned up so far; over the fleet with its ledger.
+
+        ``total_resources`` and ``by_type`` count what is entered now; ``by_outcome`` and ``outcomes``
+        what has happened so far (a step done twice may count twice); ``failures`` names what could not
+        be cleaned up and is tried again.
+        """
+        ledgers = [self._here, self._ledger] if self._ledger.lasting else [self._ledger]
+        waiting = {kind: sum(len(ledger.entries(kind)) for ledger in ledgers) for kind in ResourceType}
+        counts = self._ledger.counts()
+        failures = [
+            {"type": kind.value, "resource": name} | asdict(failure)
+            for kind in ResourceType
+            for ledger in ledgers
+            for name, failure in ledger.failures(kind).items()
+        ]
+        return {
+            "policy": self.policy.value,
+            "total_resources": sum(waiting.values()),
+            "by_type": {kind.value: number for kind, number in waiting.items()},
+            "by_outcome": {outcome.value: sum(counts[kind][outcome] for kind in ResourceType) for outcome in Outcome},
+            "outcomes": {
+                kind.value: {outcome.value: counts[kind][outcome] for outcome in Outcome} for kind in ResourceType
+            },
+            "failures": failures,
+        }
+
+    def close(self) -> None:
+        """Clean up what nobody else would: all of it but what a policy keeps, or a lasting ledger looks after."""
+        if self.policy is CleanupPolicy.DISABLED:
+            return
+        if self._ledger.lasting:
+            for kind in _HERE:
+                self._clean(kind, self._chosen(self._here, kind, force=True))
+        else:
+            self.cleanup(force=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from osml_tasks.cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
-from osml_tasks.features import add_provenance, parse, to_lines
+from osml_tasks.errors import ObjectNotFoundError
+from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
+from osml_tasks.parts import Arrivals, PartWriter
 from osml_tasks.polling import (
     MAX_COUNTDOWN,
     Standing,
@@ -25,7 +27,6 @@ from osml_tasks.polling import (
     try_again,
 )
 from osml_tasks.records import OutputPaths
-from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
 from osml_tasks.submission import read_tiles
 
@@ -47,14 +48,6 @@ class Collection:
     finished: int = 0
     idle: int = 0
     resubmit_in: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """What a shard's invocations have left in S3 so far, by tile index."""
-
-    outputs: dict[int, S3Object]
-    failures: dict[int, S3Object]
 
 
 def collect_shard(
@@ -88,10 +81,13 @@ class _Collector:
         self._publish = publish
         self._now = connections.records.now()
         self._records = connections.records.tiles(shard)
+        self._metrics = AsyncMetricsTracker()
         self._indexes = range(shard.first, shard.first + shard.tiles)
 
     def look(self, *, idle: int, seen: int) -> Collection:
-        arrivals = self._arrivals()
+        self._metrics.count(Metric.POLLING_ATTEMPTS)
+        with self._metrics.timer(Metric.POLLING_DURATION):
+            arrivals = self._arrivals()
         standings = {index: self._standing(index, arrivals) for index in self._indexes}
         self._settle(standings, arrivals)
         counts = Counter(standings.values())
@@ -102,6 +98,8 @@ class _Collector:
         if not unfinished:
             return self._finish(arrivals)
         self._write_progress(counts)
+        if self._connections.config.metrics_enabled:
+            self._connections.records.add_metrics(self._shard, self._metrics)
         idle = 0 if finished > seen else idle + 1
         return Collection(self._poll_in(idle, standings), finished, idle, self._resubmit_in())
 
@@ -133,6 +131,7 @@ class _Collector:
         for index, body in zip(refused, bodies, strict=True):
             reason, error = failure_reason(body)
             settled[index] = try_again(self._records[index], reason, error, self._job.options, self._now)
+            self._metrics.count(Metric.RETRY_COUNT, 0 if settled[index].given_up else 1)
         for index, found in standings.items():
             if found is Standing.EXPIRED:
                 settled[index] = expire(self._records[index], self._job.options)
@@ -169,11 +168,43 @@ class _Collector:
 
     def _finish(self, arrivals: Arrivals) -> Collection:
         tiles = read_tiles(self._connections, self._job, self._shard)
-        progress = PartWriter(self._connections, self._job, self._shard).write(tiles, arrivals, self._records)
+        writer = PartWriter(self._connections, self._job, self._shard, self._metrics)
+        progress = writer.write(tiles, arrivals, self._records)
         self._connections.records.set_progress(self._shard, progress)
+        self._count(arrivals)
         self._clean_up(tiles, arrivals)
+        if self._connections.config.metrics_enabled:
+            self._measure(progress, arrivals)
         self._connections.records.drop_tiles([self._shard])
         return Collection(finished=progress.finished)
+
+    def _count(self, arrivals: Arrivals) -> None:
+        """Add to the fleet's statistics what this shard had in S3 and in Redis."""
+        resources = self._connections.resources
+        resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(arrivals.outputs) + len(arrivals.failures))
+        resources.count(ResourceType.INVOCATION, Outcome.CLEANED, sum(one.in_flight for one in self._records.values()))
+
+    def _measure(self, progress: Progress, arrivals: Arrivals) -> None:
+        """Write one line of metrics for the whole shard."""
+        began = min((record.invoked_at for record in self._records.values() if record.invoked_at), default=self._now)
+        for index, output in arrivals.outputs.items():
+            queued = output.last_modified.timestamp() - (self._records[index].invoked_at or self._now)
+            self._metrics.put_metric(Metric.QUEUE_TIME, max(0.0, queued))
+        given_up = [record for record in self._records.values() if record.given_up]
+        self._metrics.put_metric(Metric.TOTAL_ASYNC_DURATION, max(0.0, self._connections.records.now() - began))
+        self._metrics.count(Metric.TILES_SUCCEEDED, progress.succeeded)
+        self._metrics.count(Metric.TILES_FAILED, progress.failed)
+        self._metrics.count(Metric.TIMEOUT_COUNT, sum(record.reason is Reason.TIMEOUT for record in given_up))
+        self._metrics.count(Metric.FEATURE_COUNT, progress.features)
+        for name, total in self._connections.records.take_metrics(self._shard).items():
+            self._metrics.put_metric(name, total)
+        emit(
+            self._metrics,
+            namespace=self._connections.config.metrics_namespace,
+            operation=OPERATION,
+            model_name=self._job.endpoint,
+            properties={"JobId": self._job.job_id, "Shard": self._shard.name},
+        )
 
     def _clean_up(self, tiles: list[Tile], arrivals: Arrivals) -> None:
         if any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values()):
@@ -234,56 +265,3 @@ def _answers(arrivals: Arrivals, records: dict[int, TileRecord]) -> list[S3Uri]:
     arrived = [found.uri for found in (*arrivals.outputs.values(), *arrivals.failures.values())]
     named = [uri for record in records.values() for uri in (record.output, record.failure) if uri]
     return list({*arrived, *map(S3Uri.parse, named)})
-
-
-class PartWriter:
-    """Writes the features and the failed tiles of a finished shard, tile after tile in bounded memory."""
-
-    def __init__(self, connections: Connections, job: Job, shard: Shard) -> None:
-        self._connections = connections
-        self._job = job
-        self._shard = shard
-        self._failures: list[TileFailure] = []
-        self._features = 0
-
-    def write(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Progress:
-        """Write the part, last of all: that it exists says that the shard is finished."""
-        self._note_failures(tiles, arrivals, records)
-        with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
-            for lines in self._lines(tiles, arrivals, records):
-                part.write(lines)
-            self._write_failures()
-        failed = len(self._failures)
-        return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
-
-    def _note_failures(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> None:
-        for tile in tiles:
-            if tile.index not in arrivals.outputs:
-                record = records[tile.index]
-                reason = record.reason or Reason.INPUT
-                self._failures.append(TileFailure(tile.index, tile.name, reason, record.error, record.attempt))
-
-    def _lines(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Iterator[bytes]:
-        there = [tile for tile in tiles if tile.index in arrivals.outputs]
-        found = [arrivals.outputs[tile.index] for tile in there]
-        outputs = self._connections.overlap(self._connections.s3.get, (output.uri for output in found))
-        for tile, output, body in zip(there, found, outputs, strict=True):
-            try:
-                features = parse(body)
-            except UnparsableOutputError as error:
-                attempt = records[tile.index].attempt
-                self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
-                continue
-            add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
-            self._features += len(features)
-            yield to_lines(features)
-
-    def _write_failures(self) -> None:
-        """Before the part is complete, so that no part is without its failures."""
-        if self._failures:
-            failures = sorted(self._failures, key=lambda failure: failure.index)
-            lines = b"".join(failure.to_json() for failure in failures)
-            self._connections.s3.put(self._uri(self._job.failures_key(self._shard.shard)), lines)
-
-    def _uri(self, key: str) -> S3Uri:
-        return self._connections.input_uri(key)

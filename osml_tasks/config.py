@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
@@ -113,6 +114,8 @@ class AsyncEndpointConfig(BaseSettings):
     """When objects are deleted: ``immediate`` (default), ``delayed`` or ``disabled``."""
     cleanup_delay_seconds: float = Field(300.0, ge=0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
     """Age in seconds at which ``delayed`` deletes. Default 300."""
+    cleanup_leftover_seconds: Seconds = Field(604_800.0, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"))
+    """Age in seconds at which the sweep deletes what dead jobs and detectors have left. Default 604,800 (7 days)."""
 
     enable_worker_optimization: bool = Field(True, validation_alias=_env("ASYNC_SM_WORKER_OPTIMIZATION"))
     """Whether tiles of a Python caller go through worker pools. Default true."""
@@ -174,8 +177,19 @@ class AsyncEndpointConfig(BaseSettings):
                 f"max_polling_interval (ASYNC_SM_MAX_POLLING_INTERVAL) is {self.max_polling_interval:g} s, less than "
                 f"polling_interval ({self.polling_interval:g} s): raise the one or lower the other"
             )
+        if self.cleanup_leftover_seconds < self.max_wait_time:
+            yield (
+                f"cleanup_leftover_seconds (ASYNC_SM_CLEANUP_LEFTOVER_SECONDS) is {self.cleanup_leftover_seconds:g} s, "
+                f"less than max_wait_time ({self.max_wait_time:g} s): what is waited for would be deleted; raise it"
+            )
         if self.external_id and not self.assume_role_arn:
             yield "external_id (ASYNC_SM_EXTERNAL_ID) is set without assume_role_arn: name the role to assume, too"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process this configuration."""
+        values = ((field, getattr(self, name)) for name, field in AsyncEndpointConfig.model_fields.items())
+        return {_variables(field)[0]: _as_text(value) for field, value in values if value is not None}
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:
@@ -202,8 +216,16 @@ def _explain_one(detail: dict[str, Any]) -> str:
 def _option(location: str) -> tuple[str, str]:
     """The keyword and the environment variables of an option, found by either."""
     for name, field in AsyncEndpointConfig.model_fields.items():
-        alias = field.validation_alias
-        variables = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        variables = _variables(field)
         if location == name or location in variables:
             return name, " or ".join(variables)
     return location, location
+
+
+def _variables(field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
+def _as_text(value: object) -> str:
+    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)

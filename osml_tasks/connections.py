@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from celery import Celery
+
 from osml_tasks.accounts import session_of
 from osml_tasks.capacity import Capacity
+from osml_tasks.celery import state_client
+from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
 from osml_tasks.errors import NotAllowedError
 from osml_tasks.jobs import Job
+from osml_tasks.ledger import RedisLedger
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
 
@@ -31,15 +37,18 @@ Result = TypeVar("Result")
 class Connections:
     """What the work of every task needs. Thread-safe; made after a fork.
 
+    :ivar app: where messages are sent.
     :ivar runtime: a boto3 client of SageMaker's runtime.
     :ivar pool: threads for calls that overlap.
     """
 
+    app: Celery
     config: AsyncEndpointConfig
     s3: S3Manager
     runtime: Any
     records: JobRecords
     capacity: Capacity
+    resources: ResourceManager
     pool: ThreadPoolExecutor
 
     def input_uri(self, key: str) -> S3Uri:
@@ -68,6 +77,11 @@ class Connections:
             )
         return job
 
+    def publish(self, messages: Iterable[str]) -> None:
+        """Send messages that were parked."""
+        for message in messages:
+            self.app.signature(json.loads(message)).apply_async()
+
     def overlap(
         self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = CALLS_AT_A_TIME
     ) -> Generator[Result, None, None]:
@@ -93,20 +107,24 @@ def call_off(futures: Iterable[Future[Any]]) -> None:
     wait(unfinished)
 
 
-def connect(config: AsyncEndpointConfig, redis: Any, session: boto3.Session | None = None) -> Connections:
+def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | None = None) -> Connections:
     """Open what a process needs for a configuration.
 
-    :param redis: a client of the server that holds the fleet's state.
+    :param app: its result backend is the server that holds the fleet's state.
     :param session: where AWS credentials come from, those that assume a configured role included;
         default: as boto3 finds them.
     :raises ExtensionConfigurationError: if there are no AWS credentials.
     """
     session = session_of(config, session)
+    redis = state_client(app)
+    s3 = S3Manager(session)
     return Connections(
+        app=app,
         config=config,
-        s3=S3Manager(session),
+        s3=s3,
         runtime=runtime_client(session, CALLS_AT_A_TIME),
         records=JobRecords(redis),
         capacity=Capacity(redis),
+        resources=ResourceManager(config, s3, RedisLedger(redis)),
         pool=ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="osml-call"),
     )

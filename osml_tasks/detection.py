@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from celery import chain, chord
+from celery import Celery, Signature, chain, chord
 
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import app, state_client
-from osml_tasks.cleanup import delete_job
-from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.celery import app
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, connect
-from osml_tasks.errors import ExtensionError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError
+from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, JobState, Shard, Tile, new_job_id, plan, shard_size
+from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.s3 import S3Uri
-from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.tasks import assemble, poll, submit
+from osml_tasks.sources import Source, SourceTile, find_tiles
 
 if TYPE_CHECKING:
     import boto3
 
+NO_SECRETS = (
+    "credentials do not go into messages: name a role with assume_role_arn (ASYNC_SM_ASSUME_ROLE_ARN), "
+    "for client and workers alike, and each assumes it by itself"
+)
+
 
 def detect(
-    sources: str | Iterable[str],
+    sources: Source | Iterable[Source],
     *,
     endpoint: str,
     config: AsyncEndpointConfig | None = None,
     stage: bool = True,
     session: boto3.Session | None = None,
+    assumed_credentials: Mapping[str, Any] | None = None,
 ) -> JobHandle:
     """Send tiles through an asynchronous endpoint, on the workers of the configured broker.
 
-    :param sources: files, directories, globs, ``s3://`` URIs or prefixes; each file or object is a tile.
+    :param sources: files, directories, globs, ``s3://`` URIs or prefixes, each file or object a tile; bytes,
+        which are one tile; or dictionaries with one of these as ``image_path``.
     :param endpoint: name of the SageMaker endpoint.
     :param config: default: from the environment.
     :param stage: whether local files are copied to S3 first. Without, workers read the paths
         themselves, under their ``ASYNC_SM_TILE_ROOTS``, and small tiles go inline.
     :param session: where AWS credentials come from, those that assume a configured role included;
         default: as boto3 finds them.
+    :param assumed_credentials: refused; the detector takes them, a fleet is told of a role.
     :return: a handle of the job, which runs without this process from now on.
     :raises SourceError: a source does not exist, is empty or has a tile that is too large.
     :raises ExtensionConfigurationError: something the job needs is not configured.
     """
-    names = [sources] if isinstance(sources, str) else list(sources)
+    if assumed_credentials is not None:
+        raise ExtensionConfigurationError(NO_SECRETS)
     config = config or AsyncEndpointConfig()
     session = session_of(config, session)
     connections = open_connections(config, session)
-    tiles = find_tiles(names, session)
+    one = isinstance(sources, str | bytes | os.PathLike | Mapping)
+    tiles = find_tiles([sources] if one else sources, session)  # type: ignore[list-item, arg-type]
     return start_job(connections, tiles, endpoint, stage=stage)
 
 
 def open_connections(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> Connections:
     """What a client talks to: the same as a worker, with the state where Celery's results are."""
-    return connect(config, state_client(), session)
+    return connect(config, app, session)
 
 
 def start_job(
@@ -72,7 +83,7 @@ def start_job(
     """
     job, shards = create_job(connections, sources, endpoint, stage=stage, on_staged=on_staged)
     try:
-        publish_job(job, shards)
+        job_chord(connections.app, job, shards).apply_async()
     except BaseException:
         _take_back(connections, job)
         raise
@@ -86,9 +97,13 @@ def create_job(
     *,
     stage: bool,
     on_staged: Callable[[int], None] = lambda staged: None,
+    job_id: str | None = None,
 ) -> tuple[Job, list[Shard]]:
-    """Write down a job and its tiles, staged where they have to be; nothing works on it yet."""
-    job = _job(connections, endpoint, len(sources))
+    """Write down a job and its tiles, staged where they have to be; nothing works on it yet.
+
+    :param job_id: default: a new one.
+    """
+    job = _job(connections, endpoint, len(sources), job_id)
     size = shard_size(job.tiles, job.options.max_concurrent_jobs)
     tiles = [_tile(job, index, source, index // size, stage) for index, source in enumerate(sources)]
     lines = [tile.to_json() for tile in tiles]
@@ -96,17 +111,34 @@ def create_job(
     try:
         _stage(connections, sources, tiles, on_staged)
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
+        connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
     except BaseException:
         _take_back(connections, job)
         raise
     return job, list(plan(job.job_id, lines, size))
 
 
-def _job(connections: Connections, endpoint: str, tiles: int) -> Job:
+def planned_shards(connections: Connections, job: Job) -> list[Shard]:
+    """The shards of a job that was created before, from its manifest.
+
+    :raises ObjectNotFoundError: there is none, so it never was.
+    """
+    lines = connections.s3.get(connections.input_uri(job.manifest_key)).splitlines(keepends=True)
+    return list(plan(job.job_id, lines, shard_size(job.tiles, job.options.max_concurrent_jobs)))
+
+
+def new_id(connections: Connections) -> str:
+    """An id for a job of this configuration."""
+    config = connections.config
+    kept = config.cleanup_policy is CleanupPolicy.DISABLED or not config.cleanup_enabled
+    return new_job_id(connections.records.now(), kept=kept)
+
+
+def _job(connections: Connections, endpoint: str, tiles: int, job_id: str | None) -> Job:
     config = connections.config
     now = connections.records.now()
     return Job(
-        job_id=new_job_id(now),
+        job_id=job_id or new_id(connections),
         endpoint=endpoint,
         tiles=tiles,
         shards=-(-tiles // shard_size(tiles, config.max_concurrent_jobs)),
@@ -122,7 +154,7 @@ def _job(connections: Connections, endpoint: str, tiles: int) -> Job:
 def _tile(job: Job, index: int, source: SourceTile, shard: int, stage: bool) -> Tile:
     if source.uri is not None:
         return Tile(index, str(source.uri), source.name)
-    if stage:
+    if stage or source.body is not None:
         key = job.payload_key(shard, index, source.name)
         return Tile(index, str(S3Uri(job.input_bucket, key)), source.name)
     return Tile(index, str(source.path), source.name)
@@ -134,22 +166,33 @@ def _stage(
     tiles: Sequence[Tile],
     on_staged: Callable[[int], None],
 ) -> None:
-    """Copy local files to where their tiles say that they are."""
+    """Copy local files, and what is in memory, to where their tiles say that they are."""
     to_copy = [
-        (source.path, S3Uri.parse(tile.location))
+        (copied, S3Uri.parse(tile.location))
         for source, tile in zip(sources, tiles, strict=True)
-        if source.path is not None and tile.location.startswith("s3://")
+        if (copied := source.body if source.path is None else source.path) is not None
+        and tile.location.startswith("s3://")
     ]
     with closing(connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)) as copies:
         for staged, _ in enumerate(copies, start=1):
             on_staged(staged)
+    connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(to_copy))
 
 
-def publish_job(job: Job, shards: Sequence[Shard]) -> None:
-    """Publish a job: a chain for each shard, linked by a chord to the assembly."""
+def job_chord(app: Celery, job: Job, shards: Sequence[Shard], *, keep_report: bool = False) -> Signature[Any]:
+    """A job as messages: a chain for each shard, linked by a chord to the assembly.
+
+    :param keep_report: whether the chord's result is the job's report; by default it has none.
+    """
+
+    def step(name: str, *, ignore_result: bool = True, **arguments: Any) -> Signature[Any]:
+        return app.signature(name, kwargs=arguments, immutable=True, ignore_result=ignore_result)
+
     messages = [shard.to_message() for shard in shards]
-    chains = [chain(submit.si(**message), poll.si(**message)) for message in messages]
-    chord(chains, app=app)(assemble.si(job=job.job_id))
+    chains = [
+        chain(step("osml_tasks.submit", **message), step("osml_tasks.poll", **message), app=app) for message in messages
+    ]
+    return chord(chains, step("osml_tasks.assemble", job=job.job_id, ignore_result=not keep_report), app=app)
 
 
 def _take_back(connections: Connections, job: Job) -> None:
@@ -159,4 +202,4 @@ def _take_back(connections: Connections, job: Job) -> None:
         connections.records.close(job.job_id, connections.records.now())
     except ExtensionError:
         # The failure that brought us here is the one to report; the sweep finds what is left.
-        connections.records.schedule_cleanup(job.job_id, connections.records.now())
+        connections.resources.ledger.schedule(ResourceType.JOB, {job.job_id: connections.records.now()})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import mimetypes
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import EndpointUnusableError, RejectedError, ThrottledError
 from osml_tasks.patience import may_pass
 from osml_tasks.s3 import S3Uri
@@ -55,6 +57,7 @@ class Invocation:
     :ivar content_type: MIME type of the payload.
     :ivar ttl: longest time in the endpoint's queue, s.
     :ivar timeout: longest time in the model, s.
+    :ivar more: further members of the request, as SageMaker names them, such as ``CustomAttributes``.
     """
 
     endpoint: str
@@ -64,6 +67,7 @@ class Invocation:
     content_type: str
     ttl: int
     timeout: int
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def runtime_client(session: boto3.Session, connections: int) -> Any:
@@ -104,6 +108,7 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     :raises RoleRefusedError: the client's role cannot be assumed.
     """
     source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
+    named = {"endpoint": invocation.endpoint, "inference_id": invocation.inference_id}
     try:
         answer = client.invoke_endpoint_async(
             EndpointName=invocation.endpoint,
@@ -113,40 +118,70 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
             Filename=invocation.filename,
             RequestTTLSeconds=invocation.ttl,
             InvocationTimeoutSeconds=invocation.timeout,
+            **invocation.more,
             **source,
         )
     except ClientError as error:
-        raise _refusal(invocation.endpoint, error) from error
+        kind, text = _refusal(error)
+        raise kind(f"endpoint {invocation.endpoint!r}: {text}", **named) from error
     except ParamValidationError as error:
-        raise RejectedError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
+        raise RejectedError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}", **named) from error
     except BotoCoreError as error:
         if may_pass(error):
-            raise ThrottledError(f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}") from error
+            text = f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}"
+            raise ThrottledError(text, **named) from error
         # No credentials, or none to be had: the same for every tile.
-        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}") from error
+        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}", **named) from error
     failure = answer.get("FailureLocation")
     return Accepted(S3Uri.parse(answer["OutputLocation"]), S3Uri.parse(failure) if failure else None)
+
+
+def check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) -> None:
+    """Refuse an endpoint whose outputs or failures this program was not told to read.
+
+    :raises EndpointUnusableError: with the setting to change.
+    """
+    if answer.output.bucket != config.output_bucket:
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its outputs to bucket {answer.output.bucket!r}, configured is "
+            f"{config.output_bucket!r}: set ASYNC_SM_OUTPUT_BUCKET={answer.output.bucket}"
+        )
+    if answer.output.has_odd_parts:
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, a key with an empty or dotted part "
+            "that cannot be listed: correct the S3OutputPath of its configuration"
+        )
+    if not answer.output.key.startswith(config.output_prefix):
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, which is not under the "
+            f"configured prefix {config.output_prefix!r}: correct ASYNC_SM_OUTPUT_PREFIX, or leave it empty"
+        )
+    if answer.failure and answer.failure.bucket not in config.readable_output_buckets:
+        raise EndpointUnusableError(
+            f"endpoint {endpoint!r} writes its failures to bucket {answer.failure.bucket!r}: "
+            f"set ASYNC_SM_FAILURE_BUCKET={answer.failure.bucket}"
+        )
 
 
 def _in_one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())
 
 
-def _refusal(endpoint: str, error: ClientError) -> ThrottledError | RejectedError | EndpointUnusableError:
-    """Sort a service error by what can be done about it."""
+def _refusal(error: ClientError) -> tuple[type[ThrottledError | RejectedError | EndpointUnusableError], str]:
+    """Sort a service error by what can be done about it, and say it in one line."""
     code = error.response.get("Error", {}).get("Code", "")
     message = _in_one_line(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = f"endpoint {endpoint!r}: {code}: {message}"
+    text = f"{code}: {message}"
     if error.operation_name != _OPERATION:
         # Of a profile that assumes a role, say: botocore asks for its credentials inside our call.
-        text = f"endpoint {endpoint!r}: no credentials, {error.operation_name} failed: {code}: {message}"
+        text = f"no credentials, {error.operation_name} failed: {text}"
     if may_pass(error):
-        return ThrottledError(text)
+        return ThrottledError, text
     if error.operation_name != _OPERATION:
-        return EndpointUnusableError(f"{text}: check the role that AWS_PROFILE names, and who may assume it")
+        return EndpointUnusableError, f"{text}: check the role that AWS_PROFILE names, and who may assume it"
     if code in _DENIED or status in (401, 403):
-        return EndpointUnusableError(f"{text}: check the credentials and their permissions")
+        return EndpointUnusableError, f"{text}: check the credentials and their permissions"
     if "endpoint" in message.lower() and "not found" in message.lower():
-        return EndpointUnusableError(f"{text}: check the endpoint's name and region")
-    return RejectedError(text)
+        return EndpointUnusableError, f"{text}: check the endpoint's name and region"
+    return RejectedError, text

@@ -46,6 +46,16 @@ class S3OperationError(ExtensionRuntimeError):
         super().__init__(message)
         self.uri = uri
 
+    @property
+    def bucket(self) -> str:
+        """The bucket of :attr:`uri`."""
+        return self.uri.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """The key of :attr:`uri`, empty where a bucket as a whole is concerned."""
+        return self.uri.removeprefix("s3://").partition("/")[2]
+
 
 class ObjectNotFoundError(S3OperationError):
     """The S3 object, or its bucket, does not exist."""
@@ -56,7 +66,16 @@ class S3AccessError(S3OperationError):
 
 
 class InvocationError(ExtensionRuntimeError):
-    """An ``InvokeEndpointAsync`` call failed; see the subclasses for what can be done about it."""
+    """An ``InvokeEndpointAsync`` call failed; see the subclasses for what can be done about it.
+
+    :ivar endpoint: the endpoint's name.
+    :ivar inference_id: the invocation's ``InferenceId``.
+    """
+
+    def __init__(self, message: str, *, endpoint: str = "", inference_id: str = "") -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
+        self.inference_id = inference_id
 
 
 class EndpointUnusableError(InvocationError):
@@ -71,12 +90,42 @@ class RejectedError(InvocationError):
     """The endpoint refused this one request as invalid; the same request will never succeed."""
 
 
-class AsyncInferenceTimeoutError(ExtensionRuntimeError):
-    """Neither an output nor a failure object appeared within ``max_wait_time``."""
+class AsyncInferenceError(ExtensionRuntimeError):
+    """An invocation was accepted and came to nothing.
+
+    :ivar endpoint: the endpoint's name.
+    :ivar inference_id: the invocation's ``InferenceId``.
+    :ivar elapsed: seconds since the endpoint accepted it.
+    :ivar uri: the object that was waited for, or that says so, as ``s3://bucket/key``.
+    """
+
+    def __init__(
+        self, message: str, *, endpoint: str = "", inference_id: str = "", elapsed: float = 0.0, uri: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
+        self.inference_id = inference_id
+        self.elapsed = elapsed
+        self.uri = uri
+
+
+class AsyncInferenceTimeoutError(AsyncInferenceError):
+    """Nothing was heard within ``max_wait_time``, or the request expired in the endpoint's queue or model."""
+
+
+class ModelError(AsyncInferenceError):
+    """The model failed; the message is the one in the endpoint's failure object."""
 
 
 class UnparsableOutputError(ExtensionRuntimeError):
-    """A model's output is not a GeoJSON FeatureCollection."""
+    """A model's output is not a GeoJSON FeatureCollection.
+
+    :ivar uri: the output object, as ``s3://bucket/key``, where it is known.
+    """
+
+    def __init__(self, message: str, *, uri: str = "") -> None:
+        super().__init__(message)
+        self.uri = uri
 
 
 class JobNotFoundError(ExtensionRuntimeError):

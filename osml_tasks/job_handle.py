@@ -10,11 +10,12 @@ from typing import Any
 import geojson
 import orjson
 
-from osml_tasks.cleanup import delete_job
+from osml_tasks.assembly import end_job
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobFailedError, JobTimeoutError, ObjectNotFoundError
-from osml_tasks.jobs import JobState
+from osml_tasks.job_cleanup import clean_up_job
+from osml_tasks.jobs import JobState, Progress
 from osml_tasks.records import JobStatus
 from osml_tasks.report import report_of
 from osml_tasks.s3 import S3Uri
@@ -38,6 +39,25 @@ class JobHandle:
         :raises JobNotFoundError: if there is no record of it.
         """
         return self._connections.records.status(self.job_id)
+
+    def progress(self) -> Progress:
+        """How many tiles are invoked, succeeded and failed so far, and how many features there are.
+
+        :raises JobNotFoundError: if there is no record of the job.
+        """
+        return self.status().progress
+
+    def cancel(self) -> bool:
+        """End the job: nothing more is invoked, its capacity is given back, its objects are deleted.
+
+        :return: whether it was still going on.
+        :raises JobNotFoundError: if there is no record of it.
+        """
+        if self.status().state.is_over:
+            return False
+        messages = end_job(self._connections, self.job_id, JobState.CANCELLED, "its caller cancelled it")
+        self._connections.publish(messages)
+        return True
 
     def wait(
         self, timeout: float | None = None, on_status: Callable[[JobStatus], None] = lambda status: None
@@ -98,12 +118,12 @@ class JobHandle:
         return report_of(status, None)
 
     def discard(self) -> None:
-        """Delete what the ended job has left in S3, result and report included, unless the policy forbids it."""
-        status = self.status()
-        if status.job.options.cleanup_policy == CleanupPolicy.DISABLED:
+        """Say that the ended job's result is not needed any more: it goes with all else, as the cleanup policy says."""
+        job = self.status().job
+        if job.options.cleanup_policy == CleanupPolicy.DISABLED:
             return
-        delete_job(self._connections, status.job, keep_result=False)
         self._connections.records.mark_fetched(self.job_id)
+        clean_up_job(self._connections, job, keep_result=False)
 
     def _wait_for_completion(self) -> None:
         status = self.wait()

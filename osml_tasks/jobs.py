@@ -28,6 +28,7 @@ MAX_SHARDS = 2000
 
 _MOST = 1 << 40  # no count or offset of ours comes near
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_NEW_JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -232,9 +233,21 @@ def suffix(name: str) -> str:
     return ending.lower() if _SUFFIX.fullmatch(ending) else ""
 
 
-def new_job_id(now: float) -> str:
-    """A job id that sorts by time and is safe in keys, file names and shells."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+def new_job_id(now: float, *, kept: bool = False) -> str:
+    """A job id that sorts by time and is safe in keys, file names and shells.
+
+    :param kept: whether the job's objects are to stay for ever: its id says so, see :func:`may_be_swept`.
+    """
+    name = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    return f"{name}-kept" if kept else name
+
+
+def may_be_swept(name: str) -> bool:
+    """Whether a directory is one that this program made for a job, and not to be kept.
+
+    The name alone tells, so that it is known even when every record of the job is lost.
+    """
+    return _NEW_JOB_ID.fullmatch(name) is not None
 
 
 def check_job_id(job_id: object) -> str:

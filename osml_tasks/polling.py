@@ -1,15 +1,22 @@
-"""What has become of a shard's invocations, and when to look again. Plain functions, no S3."""
+"""What has become of invocations, and when to look again: plain functions, and a poller for a single one."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Protocol
 
 import orjson
 
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.endpoint import Accepted
+from osml_tasks.errors import AsyncInferenceTimeoutError, ModelError, ObjectNotFoundError
 from osml_tasks.jobs import JobOptions, Reason
+from osml_tasks.metrics import Metric, MetricsSink, put, timing
+from osml_tasks.s3 import S3Manager, S3Object, S3Uri
 
 MAX_COUNTDOWN = 30.0
 """Longest countdown of one message in seconds: well under the broker's visibility timeout."""
@@ -124,11 +131,15 @@ def give_up(record: TileRecord, reason: Reason, error: str) -> TileRecord:
 
 def expire(record: TileRecord, options: JobOptions) -> TileRecord:
     """The record of a tile of which nothing was heard in time."""
-    error = (
-        f"neither output nor failure within {options.max_wait_time:g} s of the invocation: "
+    return give_up(record, Reason.TIMEOUT, nothing_within(options.max_wait_time))
+
+
+def nothing_within(max_wait_time: float) -> str:
+    """What to say of an invocation of which nothing was heard in time."""
+    return (
+        f"neither output nor failure within {max_wait_time:g} s of the invocation: "
         "raise ASYNC_SM_MAX_WAIT_TIME, or add instances to the endpoint"
     )
-    return give_up(record, Reason.TIMEOUT, error)
 
 
 def failure_reason(body: bytes) -> tuple[Reason, str]:
@@ -151,7 +162,23 @@ def _message(body: bytes) -> str | None:
     return next(filter(None, messages), None)
 
 
-def backoff(options: JobOptions, *, start: int = 0, jitter: Callable[[], float] = random.random) -> Iterator[float]:
+class PollingOptions(Protocol):
+    """What a configuration and a job's options both say of polling; units as in ``AsyncEndpointConfig``."""
+
+    @property
+    def polling_interval(self) -> float:
+        """Seconds to the first poll."""
+
+    @property
+    def max_polling_interval(self) -> float:
+        """Longest time between two polls, s."""
+
+    @property
+    def exponential_backoff_multiplier(self) -> float:
+        """Growth from one wait to the next."""
+
+
+def backoff(options: PollingOptions, *, start: int = 0, jitter: Callable[[], float] = random.random) -> Iterator[float]:
     """Seconds to wait, again and again: from ``polling_interval``, growing, up to ``max_polling_interval``.
 
     Up to a tenth is taken off at random, so that a fleet does not poll in step.
@@ -184,3 +211,69 @@ def due_again(records: Mapping[int, TileRecord]) -> float | None:
         (record.due for record in records.values() if record.invoked_at is None and not record.given_up),
         default=None,
     )
+
+
+class AsyncInferencePoller:
+    """Waits for one invocation at a time, without a broker. Thread-safe.
+
+    The first look comes after ``polling_interval``, each further one after a wait that is longer by
+    ``exponential_backoff_multiplier``, up to ``max_polling_interval``; up to a tenth is taken off each at random.
+
+    :param sleep: waits so many seconds.
+    :param clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        s3: S3Manager,
+        config: AsyncEndpointConfig,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._s3 = s3
+        self._config = config
+        self._sleep = sleep
+        self._clock = clock
+
+    def poll_until_complete(
+        self,
+        accepted: Accepted,
+        *,
+        endpoint: str = "",
+        inference_id: str = "",
+        metrics: MetricsSink | None = None,
+    ) -> S3Object:
+        """Wait for the output of an accepted invocation.
+
+        :param endpoint: goes into errors, as ``inference_id`` does.
+        :return: the output object.
+        :raises ModelError: the endpoint wrote a failure object.
+        :raises AsyncInferenceTimeoutError: nothing appeared within ``max_wait_time``, or that object says that
+            the request expired.
+        :raises S3OperationError: S3 does not answer, or denies access.
+        """
+        began = self._clock()
+        waits = backoff(self._config)
+        with timing(metrics, Metric.POLLING_DURATION):
+            while True:
+                left = began + self._config.max_wait_time - self._clock()
+                self._sleep(max(0.0, min(next(waits), left)))
+                put(metrics, Metric.POLLING_ATTEMPTS)
+                if output := self._s3.head(accepted.output):
+                    return output
+                elapsed = self._clock() - began
+                named = {"endpoint": endpoint, "inference_id": inference_id}
+                if accepted.failure and (body := self._read(accepted.failure)) is not None:
+                    reason, message = failure_reason(body)
+                    kind = AsyncInferenceTimeoutError if reason is Reason.TIMEOUT else ModelError
+                    raise kind(message, elapsed=elapsed, uri=str(accepted.failure), **named)
+                if left <= 0:
+                    text = nothing_within(self._config.max_wait_time)
+                    raise AsyncInferenceTimeoutError(text, elapsed=elapsed, uri=str(accepted.output), **named)
+
+    def _read(self, uri: S3Uri) -> bytes | None:
+        try:
+            return self._s3.get(uri)
+        except ObjectNotFoundError:
+            return None

@@ -6,21 +6,22 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import QUEUES, app, state_client
+from osml_tasks.celery import QUEUES, state_client
+from osml_tasks.celery import app as default_app
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionError, PreflightError, RoleRefusedError
+from osml_tasks.jobs import new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
 
 if TYPE_CHECKING:
     import boto3
+    from celery import Celery
 
 WORKER_WAIT_SECONDS = 5.0
 """How long to wait for a worker to answer for a queue, s."""
@@ -67,9 +68,10 @@ def examine(
     if broker.ok:
         yield _finding("workers", _workers)
     buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
-    client = session.client("s3", config=_AWS)
-    answers = [_finding(f"bucket {bucket}", partial(_bucket, client, bucket)) for bucket in buckets]
-    yield from answers
+    answers = []
+    for bucket in buckets:
+        answers.append(_finding(f"bucket {bucket}", lambda: _bucket(S3Manager(session), bucket)))  # noqa: B023 - called at once
+        yield answers[-1]
     if thorough and all(answer.ok for answer in answers):
         yield _finding("objects", lambda: _objects(session, config))
     if endpoint is not None:
@@ -102,19 +104,19 @@ def _credentials(session: boto3.Session, role_arn: str | None) -> str:
 
 def _broker() -> str:
     try:
-        with app.connection_for_write(connect_timeout=5) as connection:
+        with default_app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=0, timeout=5)
             where = connection.as_uri()
     except Exception as error:
-        url = app.connection_for_write().as_uri()
+        url = default_app.connection_for_write().as_uri()
         raise PreflightError(
             f"the broker {url} does not answer ({error}): start it, or set CELERY_BROKER_URL"
         ) from error
     try:
-        state_client().ping()
+        state_client(default_app).ping()
     except Exception as error:
         raise PreflightError(
-            f"the result backend {app.backend.as_uri()} does not answer ({error}): "
+            f"the result backend {default_app.backend.as_uri()} does not answer ({error}): "
             "start it, or set CELERY_RESULT_BACKEND to a Redis URL"
         ) from error
     return str(where)
@@ -138,39 +140,38 @@ def _workers() -> str:
         limit = None if limit else limit
 
 
-def listening(limit: int | None, timeout: float, destination: list[str] | None = None) -> dict[str, set[str]]:
+def listening(
+    limit: int | None, timeout: float, destination: list[str] | None = None, app: Celery = default_app
+) -> dict[str, set[str]]:
     """The queues of workers that answer, by worker.
 
     :param limit: how many answers are enough; None waits for all, until the timeout.
     :param timeout: s.
+    :param app: whose broker is asked.
     """
     inspect = app.control.inspect(limit=limit, timeout=timeout, destination=destination)
     answers = inspect.active_queues() or {}
     return {worker: {queue["name"] for queue in queues} for worker, queues in answers.items()}
 
 
-def _bucket(client: Any, bucket: str) -> str:
-    try:
-        client.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-            raise PreflightError(f"there is no bucket {bucket!r}: correct its name or create it") from error
-        raise PreflightError(f"bucket {bucket!r} refuses access: {error}") from error
-    except BotoCoreError as error:
-        raise PreflightError(f"bucket {bucket!r} is out of reach: {error}") from error
+def _bucket(s3: S3Manager, bucket: str) -> str:
+    s3.validate_bucket(bucket)
     return "answers"
 
 
 def _objects(session: boto3.Session, config: AsyncEndpointConfig) -> str:
     """Do with one object in the input bucket what a job does, and list both buckets."""
     s3 = S3Manager(session)
-    uri = S3Uri(config.input_bucket, f"{config.input_prefix}check-{uuid4().hex}/probe")
+    # Named like a job's, so that the sweep finds it should this process die.
+    uri = S3Uri(config.input_bucket, f"{config.input_prefix}{new_job_id(time.time())}/probe")
     s3.put(uri, b"osml-tasks check")
     try:
         s3.get(uri)
         found = list(s3.list(uri.parent))
     finally:
-        s3.delete([uri])
+        undeleted = s3.delete([uri])
+    for one in undeleted:
+        raise PreflightError(f"{one.uri} cannot be deleted: allow s3:DeleteObject there ({one.error})")
     for bucket in config.readable_output_buckets:
         list(s3.list(S3Uri(bucket, uri.parent.key)))
     return f"written, read, listed ({len(found)}) and deleted in {config.input_bucket}; {config.output_bucket} listed"

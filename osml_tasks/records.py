@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from osml_tasks.errors import JobNotFoundError
 from osml_tasks.jobs import Job, JobState, Progress, Shard
+from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
 from osml_tasks.s3 import S3Uri
 
@@ -26,8 +27,9 @@ _PROGRESS = "osml:progress:"
 _TILES = "osml:tiles:"
 _CLAIM = "osml:claim:"
 _TROUBLE = "osml:trouble:"
-_DUE = "osml:cleanup:due"
+_METRICS = "osml:metrics:"
 _ENDPOINTS = "osml:endpoints"
+_ROOTS = "osml:roots"
 
 # Each is one step, so that a worker that dies leaves no job half moved. KEYS[1] is the job's record.
 # Ends it, once, with the fields in ARGV.
@@ -204,12 +206,26 @@ class JobRecords:
         """Write down where the endpoint writes; the first worker to say so is believed by all."""
         self._write_once(job_id, "output_path", paths.output or "")
         self._write_once(job_id, "failure_path", paths.failure or "")
-        return self.paths(job_id)
+        learnt = self.paths(job_id)
+        roots = [root for root in (learnt.output, learnt.failure) if root]
+        if roots:
+            self._redis.sadd(_ROOTS, *roots)
+            self._redis.expire(_ROOTS, 2 * RECORD_SECONDS)
+        return learnt
 
     def paths(self, job_id: str) -> OutputPaths:
         """Where the endpoint writes, as far as is known."""
         output, failure = self._redis.hmget(_JOB + job_id, "output_path", "failure_path")
         return OutputPaths(*(path.decode() if path else None for path in (output, failure)))
+
+    def roots(self) -> list[S3Uri]:
+        """Where the endpoints of recent jobs write."""
+        return sorted(map(S3Uri.parse, (root.decode() for root in self._redis.smembers(_ROOTS))), key=str)
+
+    def idle_seconds(self, job_id: str) -> float | None:
+        """How long nothing has been written of a job, s; None if there is no record of it."""
+        left = self._redis.ttl(_JOB + job_id)
+        return None if left == -2 else max(0.0, RECORD_SECONDS - left)
 
     def progress(self, shard: Shard) -> Progress:
         """How far a shard has come."""
@@ -246,6 +262,27 @@ class JobRecords:
         if keys:
             self._redis.unlink(*keys)
 
+    def add_metrics(self, shard: Shard, metrics: AsyncMetricsTracker) -> None:
+        """Add what one step has measured to what the shard's other steps have."""
+        totals = {name: summary["total"] for name, summary in metrics.summary().items()}
+        if not totals:
+            return
+        key = _METRICS + shard.name
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name, total in totals.items():
+                pipe.hincrbyfloat(key, name, total)
+            pipe.expire(key, RECORD_SECONDS)
+            pipe.execute()
+
+    def take_metrics(self, shard: Shard) -> dict[str, float]:
+        """What all steps of a shard have measured, by name; once."""
+        key = _METRICS + shard.name
+        with self._redis.pipeline() as pipe:
+            pipe.hgetall(key)
+            pipe.unlink(key)
+            totals = pipe.execute()[0]
+        return {name.decode(): float(total) for name, total in totals.items()}
+
     def claim(self, name: str, token: str, seconds: int) -> bool:
         """Claim a piece of work for one task, or renew one's claim to it."""
         key = _CLAIM + name
@@ -260,6 +297,11 @@ class JobRecords:
         """Give a claim back, if it is still one's own."""
         self._unclaim(keys=[_CLAIM + name], args=[token])
 
+    def first(self, name: str, value: str) -> str:
+        """The value that was first given to a name; this one, if none was."""
+        self._redis.set(_CLAIM + name, value, nx=True, ex=RECORD_SECONDS)
+        return str(self._redis.get(_CLAIM + name).decode())
+
     def trouble_lasts(self, name: str, forget_after: int) -> float:
         """Note trouble with a piece of work, and for how long there has been some, s.
 
@@ -270,20 +312,6 @@ class JobRecords:
         self._redis.set(key, now, nx=True, ex=forget_after)
         since = _number(self._redis.getex(key, ex=forget_after))
         return now - (since or now)
-
-    def schedule_cleanup(self, job_id: str, when: float) -> None:
-        """Put a job on the list of those to be cleaned up at a time (s since the epoch)."""
-        self._redis.zadd(_DUE, {job_id: when})
-        self._redis.expire(_DUE, RECORD_SECONDS)
-
-    def due_cleanups(self, now: float, most: int = 100) -> list[str]:
-        """Jobs whose cleanup is due, longest first."""
-        found = cast("list[bytes]", self._redis.zrangebyscore(_DUE, "-inf", now, start=0, num=most))
-        return [job_id.decode() for job_id in found]
-
-    def unschedule_cleanup(self, job_id: str) -> None:
-        """Take a job off that list."""
-        self._redis.zrem(_DUE, job_id)
 
     def expect_late(self, job_id: str, until: float) -> None:
         """Note that outputs may still appear up to a time (s since the epoch)."""

@@ -1,22 +1,24 @@
 """S3: one seam for every object that is read, written, listed or deleted.
 
 Bulk work goes through obstore, which takes a quarter of boto3's CPU a request; credentials, region
-and ``AWS_ENDPOINT_URL_S3`` are boto3's, so that both always agree.
+and ``AWS_ENDPOINT_URL_S3`` are boto3's, so that both always agree. Deleting is boto3's, which says of
+each object whether it is gone.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
+import boto3
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
@@ -33,15 +35,15 @@ from osml_tasks.errors import (
 from osml_tasks.patience import may_pass
 
 if TYPE_CHECKING:
-    import boto3
     from obstore import WritableFile
 
-__all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri"]
+__all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri", "Undeleted"]
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 16 * 1024 * 1024
+_DELETE_KEYS = 1000
 # botocore gives credentials that are good for 10 minutes or more, not for the 30 that obstore believes;
 # and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
 _CREDENTIALS_LIFE = timedelta(minutes=10)
@@ -78,6 +80,10 @@ class S3Uri:
         """The last part of the key."""
         return self.key.rpartition("/")[2]
 
+    def child(self, name: str) -> S3Uri:
+        """A key, or prefix, right under this prefix."""
+        return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
+
     @property
     def has_odd_parts(self) -> bool:
         """Whether a part of the key is empty, ``.`` or ``..``: obstore takes no such key."""
@@ -96,14 +102,33 @@ class S3Object:
     last_modified: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """An object that could not be deleted, and why, in one line."""
+
+    uri: S3Uri
+    error: str
+
+
+class Readable(Protocol):
+    """A binary stream, as far as it is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes; none at the end."""
+
+
 class S3Manager:
     """Reads, writes, lists and deletes objects. Thread-safe; make it after a fork, not before.
 
-    :param session: where credentials and region come from.
+    Whatever fails raises an :class:`S3OperationError` that names request and object;
+    :class:`ObjectNotFoundError` and :class:`S3AccessError` are kinds of it.
+
+    :param session: where credentials and region come from; default: as boto3 finds them.
     :raises ExtensionConfigurationError: if the session has no credentials.
     """
 
-    def __init__(self, session: boto3.Session) -> None:
+    def __init__(self, session: boto3.Session | None = None) -> None:
+        session = session or boto3.Session()
         self._client = session.client("s3")
         try:
             self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE)
@@ -114,10 +139,43 @@ class S3Manager:
         self._stores: dict[str, S3Store] = {}
         self._lock = Lock()
 
+    def validate_bucket(self, bucket: str) -> None:
+        """Find out whether a bucket is there and lets us in.
+
+        :raises ObjectNotFoundError: there is no such bucket.
+        :raises S3AccessError: it refuses access.
+        :raises S3OperationError: S3 does not answer.
+        """
+        uri = f"s3://{bucket}"
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 404:
+                raise ObjectNotFoundError(
+                    f"there is no bucket {bucket!r}: correct its name or create it", uri=uri
+                ) from error
+            if status in (401, 403):
+                raise S3AccessError(
+                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it ({error})", uri=uri
+                ) from error
+            raise S3OperationError(f"bucket {bucket!r} is out of order: {error}", uri=uri) from error
+        except BotoCoreError as error:
+            raise S3OperationError(f"bucket {bucket!r} is out of reach: {error}", uri=uri) from error
+
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
         with _errors("PUT", uri):
             obstore.put(self._store(uri.bucket), uri.key, body)
+
+    def upload(self, uri: S3Uri, source: Readable) -> int:
+        """Write an object from a stream, in bounded memory; says how many bytes that were."""
+        size = 0
+        with self.writer(uri) as file:
+            while chunk := source.read(CHUNK_BYTES):
+                file.write(chunk)
+                size += len(chunk)
+        return size
 
     def get(self, uri: S3Uri) -> bytes:
         """Read a whole object into memory."""
@@ -185,21 +243,32 @@ class S3Manager:
             return None
         return S3Object(uri, found["size"], found["last_modified"])
 
-    def delete(self, uris: Iterable[S3Uri]) -> None:
-        """Delete objects, a thousand a request; one that is not there is no error."""
-        keys: dict[str, list[str]] = {}
-        for uri in uris:
-            keys.setdefault(uri.bucket, []).append(uri.key)
-        for bucket, paths in keys.items():
-            odd = (path for path in paths if S3Uri(bucket, path).has_odd_parts)
-            with _errors("DELETE", S3Uri(bucket, next(odd, paths[0]))):
-                obstore.delete(self._store(bucket), paths)
+    def delete(self, uris: Iterable[S3Uri]) -> Sequence[Undeleted]:
+        """Delete objects, a thousand a request; one that is not there counts as deleted.
 
-    def delete_under(self, prefix: S3Uri, keep: frozenset[str] = frozenset()) -> int:
-        """Delete every object under a prefix but those whose key is in ``keep``; says how many."""
-        doomed = [found.uri for found in self.list(prefix) if found.uri.key not in keep]
-        self.delete(doomed)
-        return len(doomed)
+        :return: those that could not be deleted. Nothing is raised, for what is left can be tried again.
+        """
+        keys: dict[str, dict[str, None]] = {}
+        for uri in uris:
+            keys.setdefault(uri.bucket, {})[uri.key] = None
+        requests = ((bucket, batch) for bucket, all_keys in keys.items() for batch in _batches([*all_keys]))
+        return [undeleted for bucket, batch in requests for undeleted in self._delete(bucket, batch)]
+
+    def _delete(self, bucket: str, keys: Sequence[str]) -> Sequence[Undeleted]:
+        try:
+            answer = self._client.delete_objects(
+                Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except (ClientError, BotoCoreError) as error:
+            return [Undeleted(S3Uri(bucket, key), " ".join(str(error).split())) for key in keys]
+        errors = answer.get("Errors", ())
+        return [Undeleted(S3Uri(bucket, error["Key"]), f"{error['Code']}: {error['Message']}") for error in errors]
+
+    def folders(self, prefix: S3Uri) -> Sequence[str]:
+        """The names of what looks like directories right under a prefix."""
+        with _errors("LIST", prefix):
+            found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
+        return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
 
     def abort_uploads(self, prefix: S3Uri) -> None:
         """Delete what interrupted uploads under a prefix have left: parts that no listing shows.
@@ -238,6 +307,11 @@ class S3Manager:
             },
             retry_config={"max_retries": 6, "retry_timeout": timedelta(minutes=2)},
         )
+
+
+def _batches(keys: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(keys), _DELETE_KEYS):
+        yield keys[start : start + _DELETE_KEYS]
 
 
 @contextmanager

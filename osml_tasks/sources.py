@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osml_tasks.endpoint import MAX_INPUT_BYTES
-from osml_tasks.errors import SourceError
+from osml_tasks.errors import ExtensionConfigurationError, SourceError
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
     import boto3
 
 
+Source = str | os.PathLike[str] | bytes | Mapping[str, Any]
+"""A file, directory, glob, ``s3://`` object or prefix; a tile's bytes; a mapping with one of them as ``image_path``."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceTile:
-    """A tile where the user keeps it.
+    """A tile where the user keeps it: a local file, an S3 object, or memory.
 
     :ivar name: what the report calls it: as the user wrote it.
-    :ivar path: the local file, or None for an S3 object.
-    :ivar uri: the S3 object, or None for a local file.
-    :ivar size: bytes.
+    :ivar path: the local file, or None.
+    :ivar uri: the S3 object, or None.
+    :ivar size: bytes; 0 where nobody has asked.
+    :ivar body: the tile itself, or None.
     """
 
     name: str
     path: Path | None
     uri: S3Uri | None
     size: int
+    body: bytes | None = None
 
 
-def find_tiles(sources: Iterable[str], session: boto3.Session | None = None) -> list[SourceTile]:
-    """All tiles of some sources: each a file, directory, glob, ``s3://`` object or ``s3://`` prefix.
+def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) -> list[SourceTile]:
+    """All tiles of some sources.
 
     Directories are searched to the bottom, hidden files and linked directories left out; tiles come in the order of the
-    sources and of their names, each once.
+    sources and of their names, each file and object once.
 
     :raises SourceError: a source does not exist, is empty, or has a tile of more than 1 GB.
     """
     tiles: dict[str, SourceTile] = {}
-    for source in sources:
+    for place, source in enumerate(map(_plain, sources)):
+        if isinstance(source, bytes):
+            tiles[f"bytes {place}"] = _in_memory(place, source)
+            continue
         found = _in_s3(source, session) if source.startswith("s3://") else _local(source)
         if not found:
             raise SourceError(f"{source!r} has no tiles: the directory, glob or prefix is empty")
@@ -51,6 +60,51 @@ def find_tiles(sources: Iterable[str], session: boto3.Session | None = None) -> 
     for tile in tiles.values():
         _check_size(tile)
     return list(tiles.values())
+
+
+def one_tile(place: int, source: Source) -> SourceTile:
+    """The tile that a source is by itself: a file, an object or bytes, and nothing to be searched.
+
+    Of an S3 object nobody asks whether it exists: the endpoint will say.
+
+    :param place: the source's place among others; the name of what has none.
+    :raises SourceError: it is not a readable file, or is too large.
+    """
+    plain = _plain(source)
+    if isinstance(plain, bytes):
+        tile = _in_memory(place, plain)
+    elif plain.startswith("s3://"):
+        tile = SourceTile(plain, None, _object(plain), 0)
+    else:
+        tile = _file(plain)
+    _check_size(tile)
+    return tile
+
+
+def _plain(source: Source) -> str | bytes:
+    if isinstance(source, Mapping):
+        if "image_path" not in source:
+            raise SourceError(f"a tile has the keys {sorted(map(str, source))}: name its file as 'image_path'")
+        source = source["image_path"]
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    raise SourceError(f"{type(source).__name__} is no tile: give a path, an s3:// URI, bytes or {{'image_path': ...}}")
+
+
+def _in_memory(place: int, body: bytes) -> SourceTile:
+    return SourceTile(f"tile-{place:07d}", None, None, len(body), body)
+
+
+def _object(text: str) -> S3Uri:
+    try:
+        uri = S3Uri.parse(text)
+    except ExtensionConfigurationError as error:
+        raise SourceError(str(error)) from None
+    if not uri.key or uri.key.endswith("/"):
+        raise SourceError(f"{text!r} names no object: add its key")
+    return uri
 
 
 def _check_size(tile: SourceTile) -> None:

@@ -7,21 +7,17 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, call_off
-from osml_tasks.endpoint import MAX_INPUT_BYTES, Accepted, Invocation, content_type, invoke, queue_limits
-from osml_tasks.errors import (
-    EndpointUnusableError,
-    NotAllowedError,
-    RejectedError,
-    S3OperationError,
-    SourceError,
-    ThrottledError,
-)
+from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
+from osml_tasks.errors import NotAllowedError, RejectedError, S3OperationError, SourceError, ThrottledError
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.metrics import AsyncMetricsTracker, Metric
+from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
@@ -89,9 +85,18 @@ class _Submitter:
         self._now = server_clock(connections.records.now())
         self._records = connections.records.tiles(shard)
         self._paths = connections.records.paths(job.job_id)
-        self._inline_refused = connections.records.inline_refused(job.job_id)
         self._news: dict[int, TileRecord] = {}
-        self._uploaded = {index for index, record in self._records.items() if record.uploaded}
+        self._metrics = AsyncMetricsTracker()
+        self._uploads: set[S3Uri] = set()
+        self._sender = PayloadSender(
+            connections.runtime,
+            connections.s3,
+            inline_max_bytes=job.options.inline_payload_max_bytes,
+            inline_refused=connections.records.inline_refused(job.job_id),
+            on_inline_refused=self._go_without_inline,
+            on_uploaded=self._uploads.add,
+            metrics=self._metrics,
+        )
 
     def invoke_due(self) -> float | None:
         """Invoke what is due; says in how many seconds more will be, or None if nothing waits."""
@@ -102,8 +107,14 @@ class _Submitter:
                 self._invoke(due)
             finally:
                 self._write_down()
+                self._count()
         again = due_again(self._records)
         return None if again is None else min(max(0.0, again - self._now()), MAX_COUNTDOWN)
+
+    def _count(self) -> None:
+        self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(self._uploads))
+        if self._connections.config.metrics_enabled:
+            self._connections.records.add_metrics(self._shard, self._metrics)
 
     def _due(self) -> list[Tile]:
         now = self._now()
@@ -127,49 +138,29 @@ class _Submitter:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""
         record = self._record(tile)
         try:
-            return self._call(tile, record.attempt, self._payload(tile))
+            payload, upload_to = self._payload(tile), self._payload_uri(tile)
+            return self._sender.send(self._invocation(tile, record.attempt), payload, upload_to)
         except ThrottledError as error:
+            self._metrics.count(Metric.THROTTLED_COUNT)
             return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
         except S3OperationError as error:
             return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
         except (RejectedError, NotAllowedError, SourceError) as error:
             return give_up(record, Reason.INPUT, str(error))
 
-    def _payload(self, tile: Tile) -> bytes | S3Uri:
-        """The payload itself where it may travel inline, else where it lies in S3."""
+    def _payload(self, tile: Tile) -> Path | S3Uri:
+        """Where the payload is now: a file that this worker may read, or an object."""
         if tile.location.startswith("s3://"):
             return S3Uri.parse(tile.location)
-        path = readable_tile(tile.location, self._connections.config)
-        size = _size(path)
-        if not self._inline_refused and 0 < size <= self._job.options.inline_payload_max_bytes:
-            return _read(path)
-        return self._upload(tile, path)
+        return readable_tile(tile.location, self._connections.config)
 
-    def _upload(self, tile: Tile, body: bytes | Path) -> S3Uri:
-        key = self._job.payload_key(self._shard.shard, tile.index, tile.name)
-        uri = self._connections.input_uri(key)
-        self._connections.s3.put(uri, body)
-        self._uploaded.add(tile.index)
-        return uri
+    def _payload_uri(self, tile: Tile) -> S3Uri:
+        return self._connections.input_uri(self._job.payload_key(self._shard.shard, tile.index, tile.name))
 
     def _record(self, tile: Tile) -> TileRecord:
         return self._records.get(tile.index, TileRecord())
 
-    def _call(self, tile: Tile, attempt: int, payload: bytes | S3Uri) -> Accepted:
-        call = partial(invoke, self._connections.runtime, self._invocation(tile, attempt))
-        try:
-            return call(payload)
-        except RejectedError as refusal:
-            if not isinstance(payload, bytes):
-                raise
-            # Some regions take no payload inline. Whether that was the reason shows when the same
-            # payload is accepted from S3; if it is not, this raises what is wrong with the tile.
-            accepted = call(self._upload(tile, payload))
-            self._go_without_inline(refusal)
-            return accepted
-
     def _go_without_inline(self, refusal: RejectedError) -> None:
-        self._inline_refused = True
         if self._connections.records.refuse_inline(self._job.job_id):
             logger.warning(
                 "job %s: the endpoint takes no payload inline, going on through S3 (%s)",
@@ -192,14 +183,15 @@ class _Submitter:
     def _note(self, tile: Tile, outcome: Accepted | TileRecord) -> None:
         if isinstance(outcome, Accepted):
             outcome = self._accepted(tile, outcome)
-        outcome = replace(outcome, uploaded=tile.index in self._uploaded)
+        before = self._record(tile)
+        outcome = replace(outcome, uploaded=before.uploaded or self._payload_uri(tile) in self._uploads)
         self._records[tile.index] = self._news[tile.index] = outcome
         if len(self._news) >= _WRITE_DOWN_EVERY:
             self._write_down()
 
     def _accepted(self, tile: Tile, answer: Accepted) -> TileRecord:
         """The record of an accepted tile; it names locations only where they cannot be foretold."""
-        _check_answer(answer, self._connections.config, self._job.endpoint)
+        check_answer(answer, self._connections.config, self._job.endpoint)
         attempt = self._record(tile).attempt
         outputs = f"/{self._shard.name}/{output_filename(tile.index, attempt)}"
         failures = f"/{self._shard.name}/{failure_filename(tile.index, attempt)}"
@@ -214,8 +206,10 @@ class _Submitter:
         )
 
     def _write_down(self) -> None:
-        records = self._connections.records
+        records, resources = self._connections.records, self._connections.resources
         records.set_tiles(self._shard, self._news)
+        accepted = sum(record.in_flight for record in self._news.values())
+        resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, accepted)
         self._news = {}
         records.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())
@@ -252,53 +246,10 @@ def _resolved(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(root.resolve() for root in roots)
 
 
-def _size(path: Path) -> int:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise SourceError(f"the worker cannot read {path}: {error.strerror}") from None
-    if not path.is_file():
-        raise SourceError(f"the worker cannot read {path}: it is not a file")
-    if size > MAX_INPUT_BYTES:
-        raise SourceError(f"{path} has {size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller")
-    return size
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"the worker cannot read {path}: {error.strerror}") from None
-
-
 def _is_due(record: TileRecord | None, now: float) -> bool:
     if record is None:
         return True
     return record.invoked_at is None and not record.given_up and record.due <= now
-
-
-def _check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) -> None:
-    """Refuse an endpoint whose outputs or failures this program was not told to read."""
-    if answer.output.bucket != config.output_bucket:
-        raise EndpointUnusableError(
-            f"endpoint {endpoint!r} writes its outputs to bucket {answer.output.bucket!r}, configured is "
-            f"{config.output_bucket!r}: set ASYNC_SM_OUTPUT_BUCKET={answer.output.bucket}"
-        )
-    if answer.output.has_odd_parts:
-        raise EndpointUnusableError(
-            f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, a key with an empty or dotted part "
-            "that cannot be listed: correct the S3OutputPath of its configuration"
-        )
-    if not answer.output.key.startswith(config.output_prefix):
-        raise EndpointUnusableError(
-            f"endpoint {endpoint!r} writes its outputs to {answer.output.parent}, which is not under the "
-            f"configured prefix {config.output_prefix!r}: correct ASYNC_SM_OUTPUT_PREFIX, or leave it empty"
-        )
-    if answer.failure and answer.failure.bucket not in config.readable_output_buckets:
-        raise EndpointUnusableError(
-            f"endpoint {endpoint!r} writes its failures to bucket {answer.failure.bucket!r}: "
-            f"set ASYNC_SM_FAILURE_BUCKET={answer.failure.bucket}"
-        )
 
 
 def _root(uri: S3Uri | None, tail: str) -> str | None:

@@ -1,11 +1,13 @@
-"""The four tasks. Each says what happens in its order; how it is done is in the modules it calls."""
+"""The tasks. Each says what happens in its order; how it is done is in the modules it calls."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -13,14 +15,13 @@ from uuid import uuid4
 
 from celery import Task
 from celery.exceptions import Ignore, TaskPredicate
-from celery.signals import worker_init
 
-from osml_tasks.assembly import assemble_job, fail_job
-from osml_tasks.celery import app, state_client
-from osml_tasks.cleanup import delete_job, sweep
+from osml_tasks.assembly import assemble_job, end_job
+from osml_tasks.celery import app
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
+from osml_tasks.detection import NO_SECRETS, create_job, job_chord, new_id, planned_shards
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
@@ -29,8 +30,12 @@ from osml_tasks.errors import (
     S3AccessError,
     S3OperationError,
 )
-from osml_tasks.jobs import Shard, check_job_id
-from osml_tasks.submission import submit_shard
+from osml_tasks.job_cleanup import delete_job
+from osml_tasks.job_handle import JobHandle
+from osml_tasks.jobs import Job, JobOptions, JobState, Shard, check_job_id
+from osml_tasks.sources import SourceTile, find_tiles
+from osml_tasks.submission import readable_tile, submit_shard
+from osml_tasks.sweep import sweep
 
 BUSY_SECONDS = 10
 """How long a submit task waits for another that is at the same shard, s."""
@@ -41,15 +46,31 @@ S3_PATIENCE = 600
 S3_ACCESS_PATIENCE = 30
 """The same where S3 denies access or an object is missing: that seldom mends itself, s."""
 
+MOST_FAILURES = 1000
+"""How many failed tiles a report has that is a task's result; the whole list is in S3."""
+
 logger = logging.getLogger(__name__)
 _connecting = Lock()
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@app.task(name="osml_tasks.detect", bind=True)
+def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, **options: Any) -> Any:
+    """Start a job; the result of this task is the job's report, once it is over.
+
+    :param sources: ``s3://`` URIs and prefixes, and paths under the workers' ``ASYNC_SM_TILE_ROOTS``.
+    :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
+    """
+    job, shards = _job_of(self, [sources] if isinstance(sources, str) else sources, endpoint, options)
+    return self.replace(job_chord(app, job, shards, keep_report=True))
 
 
 @app.task(name="osml_tasks.submit", bind=True, max_retries=None, ignore_result=True)
 def submit(self: Task[Any, Any], /, **shard: Any) -> None:
     """Invoke the tiles of a shard that are due, or park the shard until there is capacity."""
     with _job_at_stake(self, shard):
-        outcome = submit_shard(connections(), Shard.from_message(shard), _message(self), uuid4().hex, publish)
+        here = connections()
+        outcome = submit_shard(here, Shard.from_message(shard), _message(self), uuid4().hex, here.publish)
         if outcome.parked:
             raise Ignore
         if outcome.busy:
@@ -61,36 +82,29 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
 def poll(self: Task[Any, Any], /, *, idle: int = 0, seen: int = 0, **shard: Any) -> None:
     """Look at what has arrived of a shard; come back later, or write its part when all has."""
     with _job_at_stake(self, shard):
-        outcome = collect_shard(connections(), Shard.from_message(shard), idle=idle, seen=seen, publish=publish)
+        here = connections()
+        outcome = collect_shard(here, Shard.from_message(shard), idle=idle, seen=seen, publish=here.publish)
         _resubmit(shard, outcome.resubmit_in)
         if outcome.poll_in is not None:
             looked = {"idle": outcome.idle, "seen": outcome.finished}
             raise self.retry(kwargs=shard | looked, countdown=outcome.poll_in)
 
 
-@app.task(name="osml_tasks.assemble", bind=True, max_retries=None, ignore_result=True)
-def assemble(self: Task[Any, Any], /, job: str) -> None:
-    """Make one FeatureCollection of all parts of a job."""
+@app.task(name="osml_tasks.assemble", bind=True, max_retries=None)
+def assemble(self: Task[Any, Any], /, job: str) -> dict[str, Any] | None:
+    """Make one FeatureCollection of all parts of a job; answers with the report, if somebody wants it."""
     with _job_at_stake(self, {"job": job}):
         assemble_job(connections(), check_job_id(job))
+    return None if self.request.ignore_result else _report(job)
 
 
 @app.task(name="osml_tasks.cleanup", ignore_result=True)
 def cleanup(job: str | None = None) -> None:
     """Delete every object of one job; without a job, do what is due and grant capacity that came free."""
     if job is None:
-        publish(sweep(connections()))
+        connections().publish(sweep(connections()))
     else:
         delete_job(connections(), connections().job(check_job_id(job)), keep_result=False)
-
-
-@worker_init.connect
-def check_configuration(**_: Any) -> None:
-    """Stop a worker that could do nothing, before it takes a message."""
-    try:
-        AsyncEndpointConfig()
-    except ExtensionConfigurationError as error:
-        raise SystemExit(f"osml-tasks: {error}") from None
 
 
 def connections() -> Connections:
@@ -101,13 +115,51 @@ def connections() -> Connections:
 
 @lru_cache(maxsize=1)
 def _connections() -> Connections:
-    return connect(AsyncEndpointConfig(), state_client())
+    return connect(AsyncEndpointConfig(), app)
 
 
-def publish(messages: Iterable[str]) -> None:
-    """Send messages that were parked."""
-    for message in messages:
-        app.signature(json.loads(message)).apply_async()
+def _job_of(
+    task: Task[Any, Any], sources: list[str], endpoint: str, options: dict[str, Any]
+) -> tuple[Job, list[Shard]]:
+    """The job that a message asks for, created at most once however often the message comes."""
+    here = replace(connections(), config=_configuration(options))
+    job_id = here.records.first(f"detect/{task.request.id}", new_id(here))
+    try:
+        job = here.job(job_id)
+        return job, planned_shards(here, job)
+    except (JobNotFoundError, ObjectNotFoundError):
+        return create_job(here, _tiles_within_reach(sources, here.config), endpoint, stage=False, job_id=job_id)
+
+
+def _configuration(options: dict[str, Any]) -> AsyncEndpointConfig:
+    """This worker's configuration, with what a job may choose for itself."""
+    own = {field.name for field in fields(JobOptions)}
+    for name in options.keys() - own:
+        if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
+            raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
+        raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
+    return AsyncEndpointConfig(**options)
+
+
+def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
+    """Tiles that workers can read by themselves; nothing outside of their roots is even listed.
+
+    :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``.
+    """
+    for source in sources:
+        if not source.startswith("s3://"):
+            readable_tile(_MAGIC.split(source)[0], config)
+    tiles = find_tiles(sources)
+    for tile in tiles:
+        if tile.path is not None:
+            readable_tile(str(tile.path), config)
+    return tiles
+
+
+def _report(job_id: str) -> dict[str, Any]:
+    report = JobHandle(connections(), job_id).report()
+    left_out = max(0, len(report["failures"]) - MOST_FAILURES)
+    return report | {"failures": report["failures"][:MOST_FAILURES], "failures_left_out": left_out}
 
 
 def _message(task: Task[Any, Any]) -> str:
@@ -159,5 +211,7 @@ def _patience(error: S3OperationError) -> float:
 
 def _give_up(arguments: dict[str, Any], error: Exception, *, misconfigured: bool) -> None:
     job_id = check_job_id(arguments.get("job"))
-    publish(fail_job(connections(), job_id, str(error) or repr(error), misconfigured=misconfigured))
+    text = str(error) or repr(error)
+    here = connections()
+    here.publish(end_job(here, job_id, JobState.FAILED, text, misconfigured=misconfigured))
     raise error

@@ -27,6 +27,7 @@ _COMMANDS = {
     "status": "Say where a job stands.",
     "watch": "Follow a job until it ends.",
     "result": "Wait for a job and fetch its result.",
+    "cleanup": "Delete what is due, and say what is left.",
     "worker": "Run workers for all queues.",
     "check": "Look whether broker, workers, buckets and endpoint are there.",
     "local": "Run broker, S3 server, endpoint and workers on this machine.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError
-from osml_tasks.local.child import LOOPBACK, ChildProcess, LocalServer, free_port
+from osml_tasks.local.server import LOOPBACK, LocalServer, free_port
 
 START_SECONDS = 15.0
 

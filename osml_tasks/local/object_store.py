@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError
-from osml_tasks.local.child import LOOPBACK, TWIN_OFFSET, ChildProcess, LocalServer, free_ports
+from osml_tasks.local.server import LOOPBACK, TWIN_OFFSET, LocalServer, free_ports
 
 START_SECONDS = 30.0
 REGION = "us-east-1"

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.local.broker import Broker
-from osml_tasks.local.child import LOOPBACK, ChildProcess, LocalServer, start_with_other_ports
 from osml_tasks.local.object_store import ObjectStore
+from osml_tasks.local.server import LOOPBACK, LocalServer, start_with_other_ports
 
 Part = TypeVar("Part")
 

@@ -14,7 +14,8 @@ from urllib.request import Request, urlopen
 
 import boto3
 
-from osml_tasks.local.child import LOOPBACK, ChildProcess, free_port
+from osml_tasks.child_process import ChildProcess
+from osml_tasks.local.server import LOOPBACK, free_port
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
 from tests.integration.fleet import INPUTS, clean_environment
 

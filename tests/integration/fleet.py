@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import boto3
 
-from osml_tasks.local.child import ChildProcess
+from osml_tasks.child_process import ChildProcess
 
 INPUTS = "fleet-in"
 REPOSITORY = Path(__file__).parents[2]

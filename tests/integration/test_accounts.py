@@ -14,9 +14,12 @@ from typing import Any
 import boto3
 import pytest
 import redis
+from celery import Celery
 
 from osml_tasks.accounts import session_assuming, session_name, session_of, session_with
-from osml_tasks.assembly import assemble_job, fail_job
+from osml_tasks.assembly import assemble_job, end_job
+from osml_tasks.celery import new_app
+from osml_tasks.child_process import ChildProcess
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
@@ -26,7 +29,7 @@ from osml_tasks.errors import NotAllowedError, RoleRefusedError, S3AccessError, 
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, Shard
 from osml_tasks.local.broker import Broker
-from osml_tasks.local.child import ChildProcess, free_port
+from osml_tasks.local.server import free_port
 from osml_tasks.preflight import examine
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sources import find_tiles
@@ -239,12 +242,17 @@ def state(broker: Broker) -> Iterator[Any]:
 
 
 @pytest.fixture
+def app(aws: Cloud, broker: Broker) -> Celery:
+    return new_app(broker.url)
+
+
+@pytest.fixture
 def connections(
-    aws: Cloud, state: Any, _endpoints_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aws: Cloud, app: Celery, state: Any, _endpoints_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Connections:
     """A worker of the role."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", _endpoints_url)
-    return connect(of_role(aws, tile_roots=(tmp_path,), polling_interval=0.1), state)
+    return connect(of_role(aws, tile_roots=(tmp_path,), polling_interval=0.1), app)
 
 
 def ignore(messages: Iterable[str]) -> None:
@@ -279,12 +287,12 @@ def test_a_worker_of_no_role_or_another_refuses_the_job(
     other = f"{aws.role_arn}-2"
     for role in (None, other):
         config = AsyncEndpointConfig(input_bucket=INPUTS, output_bucket=OUTPUTS, assume_role_arn=role)
-        stranger = connect(config, state)
+        stranger = connect(config, connections.app)
         with pytest.raises(NotAllowedError, match="give client and workers the same ASYNC_SM_ASSUME_ROLE_ARN"):
             submit_shard(stranger, shard, "", "test", ignore)
         with pytest.raises(NotAllowedError, match=rf"done as {aws.role_arn}, this worker .* {role or 'no role'}"):
             collect_shard(stranger, shard, idle=0, seen=0, publish=ignore)
-    fail_job(stranger, shard.job, "refused", misconfigured=True)
+    end_job(stranger, shard.job, JobState.FAILED, "refused", misconfigured=True)
     assert JobHandle(connections, shard.job).status().finished is not None
     kept = b" ".join(value for key in state.scan_iter() for value in everything(state, key))
     assert aws.role_arn.encode() in kept
@@ -297,14 +305,12 @@ def everything(state: Any, key: bytes) -> list[bytes]:
     return [state.dump(key) or b""] if state.type(key) != b"hash" else [*state.hgetall(key).values()]
 
 
-def test_a_job_whose_role_is_refused_ends_all_the_same(
-    aws: Cloud, connections: Connections, state: Any, tmp_path: Path
-) -> None:
+def test_a_job_whose_role_is_refused_ends_all_the_same(aws: Cloud, connections: Connections, tmp_path: Path) -> None:
     shard = make_job(connections, tmp_path, stage=True)
-    locked_out = connect(connections.config, state, aws.session(aws.stranger))
+    locked_out = connect(connections.config, connections.app, aws.session(aws.stranger))
     with pytest.raises(RoleRefusedError) as caught:
         submit_shard(locked_out, shard, "", "test", ignore)
-    fail_job(locked_out, shard.job, str(caught.value), misconfigured=True)
+    end_job(locked_out, shard.job, JobState.FAILED, str(caught.value), misconfigured=True)
     handle = JobHandle(connections, shard.job)
     status = handle.status()
     assert (status.state, status.finished is not None) == (JobState.FAILED, True)

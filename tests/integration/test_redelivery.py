@@ -19,18 +19,20 @@ import boto3
 import pytest
 import redis
 
-from osml_tasks.assembly import assemble_job, fail_job
-from osml_tasks.celery import QUEUES
-from osml_tasks.cleanup import delete_job, sweep
+from osml_tasks.assembly import assemble_job, end_job
+from osml_tasks.celery import QUEUES, new_app, state_client
 from osml_tasks.collection import Collection, collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import create_job
 from osml_tasks.errors import NotAllowedError
+from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, Shard
+from osml_tasks.ledger import ResourceType
 from osml_tasks.sources import find_tiles
 from osml_tasks.submission import Submission, submit_shard
+from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
 
@@ -39,7 +41,7 @@ from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tile
 def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
     for name, value in fleet.env.items():
         monkeypatch.setenv(name, value)
-    state = redis.Redis.from_url(fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/7")
+    app = new_app(result_backend=fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/7")
     session = boto3.Session(
         aws_access_key_id=fleet.env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=fleet.env["AWS_SECRET_ACCESS_KEY"],
@@ -52,8 +54,8 @@ def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
         max_concurrent_jobs=16,
         polling_interval=0.1,
     )
-    yield connect(config, state, session)
-    state.flushdb()
+    yield connect(config, app, session)
+    state_client(app).flushdb()
 
 
 def make_job(connections: Connections, tiles: Path, endpoint: str = "scripted") -> list[Shard]:
@@ -149,7 +151,7 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections,
     shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
     for shard in shards:
         submitted(connections, shard)
-    fail_job(connections, shards[0].job, "the endpoint is gone", misconfigured=True)
+    end_job(connections, shards[0].job, JobState.FAILED, "the endpoint is gone", misconfigured=True)
     status = JobHandle(connections, shards[0].job).status()
     assert (status.state, status.error) == (JobState.FAILED, "the endpoint is gone")
     assert submitted(connections, shards[5]) == Submission()
@@ -158,7 +160,7 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections,
     assert not submitted(connections, other).parked
     collected(connections, other)
     fail_and_forget(connections, other.job)
-    connections.s3.delete_under(connections.input_uri(""))
+    empty(connections)
 
 
 def test_outputs_that_come_after_the_deadline_are_swept_up(fleet: Fleet, connections: Connections, tiles: Path) -> None:
@@ -171,10 +173,10 @@ def test_outputs_that_come_after_the_deadline_are_swept_up(fleet: Fleet, connect
     assert {failure["reason"] for failure in handle.report()["failures"]} == {"timeout"}
     handle.discard()
     wait_until(lambda: any(shard.name in key for key in fleet.objects()))
-    impatient.records.schedule_cleanup(shard.job, 0)
+    impatient.resources.ledger.schedule(ResourceType.JOB, {shard.job: 0})
     sweep(impatient)
     wait_until(lambda: fleet.stats("one-at-a-time")["in_flight"] == 0)
-    impatient.records.schedule_cleanup(shard.job, 0)
+    impatient.resources.ledger.schedule(ResourceType.JOB, {shard.job: 0})
     sweep(impatient)
     assert fleet.objects() == []
 
@@ -190,7 +192,7 @@ def test_delayed_cleanup_waits_for_the_sweep_and_disabled_for_nobody(
         collected(patient, shard)
         assemble_job(patient, shard.job)
         assert len([key for key in fleet.objects() if shard.job in key]) >= 4
-        patient.records.mark_fetched(shard.job)
+        JobHandle(patient, shard.job).discard()
         sweep(patient)
         assert (len([key for key in fleet.objects() if shard.job in key]) > 0) is stays
         delete_job(patient, patient.job(shard.job), keep_result=False)
@@ -204,7 +206,7 @@ def with_options(connections: Connections, **options: Any) -> Connections:
 def test_a_message_cannot_lead_a_worker_to_another_bucket(connections: Connections, tiles: Path) -> None:
     (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
     elsewhere = AsyncEndpointConfig(input_bucket="somebody-elses", output_bucket=OUTPUTS)
-    stranger = connect(elsewhere, connections.records._redis)
+    stranger = connect(elsewhere, connections.app)
     with pytest.raises(NotAllowedError, match="give client and workers the same"):
         submit_shard(stranger, shard, "", "test", ignore)
     fail_and_forget(connections, shard.job)
@@ -219,7 +221,7 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
     with redis.Redis.from_url(lonely) as broker:
         messages = [message for queue in QUEUES for message in broker.lrange(queue, 0, -1)]
         broker.flushdb()
-    connections.s3.delete_under(connections.input_uri(""))
+    empty(connections)
     assert len(messages) == 2
     assert max(map(len, messages)) < 2000 + 50 * 100
     assert not any(b"a-long-directory-name" in message for message in map(decoded, messages))
@@ -229,6 +231,11 @@ def decoded(message: bytes) -> bytes:
     return base64.b64decode(json.loads(message)["body"])
 
 
+def empty(connections: Connections) -> None:
+    """Delete what a test left in the input bucket."""
+    connections.s3.delete(found.uri for found in connections.s3.list(connections.input_uri("")))
+
+
 def fail_and_forget(connections: Connections, job_id: str) -> None:
     """End a job that a test leaves in the middle of its life."""
-    fail_job(connections, job_id, "the test is over", misconfigured=False)
+    end_job(connections, job_id, JobState.FAILED, "the test is over")

@@ -12,6 +12,7 @@ import pytest
 
 from osml_tasks.errors import JobNotFoundError
 from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Shard
+from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
 from osml_tasks.records import RECORD_SECONDS, JobRecords, OutputPaths
 from osml_tasks.s3 import S3Uri
@@ -147,16 +148,6 @@ def test_trouble_is_over_when_none_was_noted_for_a_while(records: JobRecords) ->
     assert records.trouble_lasts("s3", 1) == 0
 
 
-def test_cleanups_are_due_in_the_order_of_their_times(records: JobRecords) -> None:
-    for job_id, when in [("late", 30.0), ("first", 10.0), ("second", 20.0), ("moved", 5.0), ("dropped", 6.0)]:
-        records.schedule_cleanup(job_id, when)
-    records.schedule_cleanup("moved", 40.0)
-    records.unschedule_cleanup("dropped")
-    assert records.due_cleanups(9.9) == []
-    assert records.due_cleanups(20.0) == ["first", "second"]
-    assert records.due_cleanups(99.0, most=3) == ["first", "second", "late"]
-
-
 def test_late_outputs_are_expected_up_to_the_latest_time_that_was_named(records: JobRecords) -> None:
     assert records.late_until("job-1") == 0
     for until in (20.5, 30.5, 10.5):
@@ -201,6 +192,38 @@ def test_the_clock_is_the_servers(records: JobRecords) -> None:
     assert abs(records.now() - time.time()) < 5
 
 
+def measured() -> AsyncMetricsTracker:
+    metrics = AsyncMetricsTracker()
+    metrics.count("PollingAttempts", 2)
+    metrics.put_metric("QueueTime", 1.5)
+    return metrics
+
+
+def test_what_the_steps_of_a_shard_measure_adds_up_and_is_taken_once(records: JobRecords) -> None:
+    for _ in range(2):
+        records.add_metrics(SHARDS[0], measured())
+    records.add_metrics(SHARDS[1], AsyncMetricsTracker())
+    assert records.take_metrics(SHARDS[0]) == {"PollingAttempts": 4, "QueueTime": 3}
+    assert records.take_metrics(SHARDS[0]) == records.take_metrics(SHARDS[1]) == {}
+
+
+def test_the_first_value_of_a_name_stays(records: JobRecords) -> None:
+    assert [records.first("a", "1"), records.first("a", "2"), records.first("b", "3")] == ["1", "1", "3"]
+
+
+def test_idle_time_goes_on_from_the_last_write(records: JobRecords, redis: Any) -> None:
+    assert records.idle_seconds("job-2") is None
+    redis.expire("osml:job:job-1", RECORD_SECONDS - 100)
+    assert records.idle_seconds("job-1") == pytest.approx(100, abs=2)
+    records.mark_fetched("job-1")
+    assert records.idle_seconds("job-1") == pytest.approx(0, abs=2)
+
+
+def test_the_roots_of_all_endpoints_are_remembered(records: JobRecords) -> None:
+    records.learn_paths("job-1", OutputPaths("s3://outputs/a", "s3://failures/b"))
+    assert records.roots() == [S3Uri("failures", "b"), S3Uri("outputs", "a")]
+
+
 WRITES: dict[str, Callable[[JobRecords], object]] = {
     "start": lambda records: records.start("job-1", 1.0),
     "set_state": lambda records: records.set_state("job-1", JobState.RUNNING),
@@ -214,7 +237,8 @@ WRITES: dict[str, Callable[[JobRecords], object]] = {
     "set_tiles": lambda records: records.set_tiles(SHARDS[0], {0: TileRecord()}),
     "claim": lambda records: records.claim("work", "mine", 60),
     "trouble_lasts": lambda records: records.trouble_lasts("work", 60),
-    "schedule_cleanup": lambda records: records.schedule_cleanup("job-1", 1.0),
+    "first": lambda records: records.first("name", "value"),
+    "add_metrics": lambda records: records.add_metrics(SHARDS[0], measured()),
     "expect_late": lambda records: records.expect_late("job-1", 1.0),
 }
 
@@ -222,14 +246,14 @@ WRITES: dict[str, Callable[[JobRecords], object]] = {
 @pytest.mark.parametrize("write", WRITES)
 def test_no_write_leaves_a_key_for_ever(records: JobRecords, redis: Any, write: str) -> None:
     WRITES[write](records)
-    assert all(0 < redis.ttl(key) <= RECORD_SECONDS for key in redis.scan_iter())
+    assert all(0 < redis.ttl(key) <= 2 * RECORD_SECONDS for key in redis.scan_iter())
 
 
 @pytest.mark.parametrize("write", WRITES)
 def test_no_write_brings_a_job_back_whose_record_has_expired(redis: Any, write: str) -> None:
     records = JobRecords(redis)
     WRITES[write](records)
-    assert all(0 < redis.ttl(key) <= RECORD_SECONDS for key in redis.scan_iter())
+    assert all(0 < redis.ttl(key) <= 2 * RECORD_SECONDS for key in redis.scan_iter())
     with pytest.raises(JobNotFoundError):
         records.status("job-1")
 

@@ -1,7 +1,8 @@
-"""One real fleet for all integration tests: Valkey, SeaweedFS, endpoints and Celery workers as processes."""
+"""One real fleet for all tests that want one: Valkey, SeaweedFS, endpoints and Celery workers as processes."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,15 @@ import pytest
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
-from tests.integration.fleet import ENDPOINTS_READY, INPUTS, WORKERS_READY, Fleet, start_python, wait_until
+from tests.integration.fleet import (
+    ENDPOINTS_READY,
+    INPUTS,
+    WORKERS_READY,
+    Fleet,
+    clean_environment,
+    start_python,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +68,20 @@ def fleet(_fleet: Fleet) -> Iterator[Fleet]:
 def tiles(_fleet: Fleet, request: pytest.FixtureRequest) -> Path:
     """A directory for this test's tiles that workers may read."""
     return Path(_fleet.tiles, re.sub(r"\W", "_", request.node.name))
+
+
+@pytest.fixture
+def here(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """The fleet, with this process's environment leading to it: for callers from Python."""
+    for name in os.environ.keys() - clean_environment().keys():
+        monkeypatch.delenv(name)
+    for name, value in fleet.env.items():
+        monkeypatch.setenv(name, value)
+    return fleet
+
+
+@pytest.fixture
+def brokerless(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """The same, less the broker."""
+    monkeypatch.delenv("CELERY_BROKER_URL")
+    return here

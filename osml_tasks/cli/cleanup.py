@@ -1,0 +1,70 @@
+"""``osml-tasks cleanup``: delete what is due, and say what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osml_tasks.cli import EXIT_USAGE
+from osml_tasks.errors import ExtensionConfigurationError
+
+if TYPE_CHECKING:
+    from osml_tasks.cleanup import Cleanup
+    from osml_tasks.connections import Connections
+
+
+@click.command
+@click.option("--job", "job_id", metavar="JOB", help="Only this job, with its result.")
+@click.option("--force", is_flag=True, help="Also what is not due yet or kept; with --job, cancel it if it runs.")
+def command(job_id: str | None, force: bool) -> int:
+    """Delete what is due and what dead jobs have left; say what waits and what cannot be deleted."""
+    from osml_tasks.config import AsyncEndpointConfig
+    from osml_tasks.detection import open_connections
+
+    connections = open_connections(AsyncEndpointConfig())
+    done = _all(connections, force) if job_id is None else _one(connections, job_id, force)
+    click.echo(f"{done.cleaned} deleted")
+    return _say_what_is_left(connections.resources.get_stats())
+
+
+def _all(connections: Connections, force: bool) -> Cleanup:
+    from osml_tasks.sweep import clean_up_jobs, delete_leftovers
+
+    # Without force: single objects belong to detectors, which may be at work on them.
+    done = connections.resources.cleanup()
+    return done + clean_up_jobs(connections, force=force) + delete_leftovers(connections)
+
+
+def _one(connections: Connections, job_id: str, force: bool) -> Cleanup:
+    from osml_tasks.errors import JobNotFoundError
+    from osml_tasks.job_cleanup import delete_directories, delete_job
+    from osml_tasks.job_handle import JobHandle
+    from osml_tasks.jobs import check_job_id
+
+    handle = JobHandle(connections, check_job_id(job_id))
+    try:
+        running = not handle.status().state.is_over
+    except JobNotFoundError:
+        # Its records have expired, or were lost; its directories are known by its id.
+        return delete_directories(connections, job_id, connections.records.roots())
+    if running and not force:
+        raise ExtensionConfigurationError(f"job {job_id} is still running: add --force to cancel it first")
+    handle.cancel()
+    done = delete_job(connections, connections.job(job_id), keep_result=False)
+    connections.records.mark_fetched(job_id)
+    return done
+
+
+def _say_what_is_left(stats: dict[str, Any]) -> int:
+    """Name what could not be deleted; says the exit status."""
+    waiting = {kind: number for kind, number in stats["by_type"].items() if number and kind != "worker"}
+    if waiting:
+        click.echo("waiting: " + ", ".join(f"{number} of {kind}" for kind, number in waiting.items()))
+    for failure in stats["failures"]:
+        click.echo(
+            f"osml-tasks: {failure['objects']} of {failure['type']} {failure['resource']} cannot be deleted, "
+            f"tried {failure['attempts']} times: {failure['error']}",
+            err=True,
+        )
+    return EXIT_USAGE if stats["failures"] else 0

@@ -1,0 +1,91 @@
+"""Deleting what a job leaves in S3, step by step while it runs and as a whole when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
+from osml_tasks.config import CleanupPolicy
+from osml_tasks.connections import Connections
+from osml_tasks.endpoint import queue_limits
+from osml_tasks.jobs import Job
+from osml_tasks.ledger import ResourceType
+from osml_tasks.s3 import S3Object, S3Uri
+
+
+def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri]) -> None:
+    """Delete outputs and failure objects that are not needed any more, if the policy is ``immediate``.
+
+    :param answers: objects that were answered for the job's own invocations.
+    """
+    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
+        connections.resources.delete(answers, job_id=job.job_id)
+
+
+def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -> None:
+    """Delete uploaded payloads of a finished shard, if the policy is ``immediate``."""
+    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
+        uris = [connections.input_uri(key) for key in keys if key.startswith(job.prefix)]
+        connections.resources.delete(uris, job_id=job.job_id)
+
+
+def clean_up_job(connections: Connections, job: Job, *, keep_result: bool) -> None:
+    """Delete every object of a job that is over, as its policy says.
+
+    :param keep_result: leave result and report for the caller to fetch.
+    """
+    policy = job.options.cleanup_policy
+    ledger = connections.resources.ledger
+    if policy == CleanupPolicy.DISABLED:
+        ledger.hold(ResourceType.JOB, [job.job_id])
+    elif policy == CleanupPolicy.DELAYED:
+        ledger.schedule(ResourceType.JOB, {job.job_id: ledger.now() + connections.config.cleanup_delay_seconds})
+    else:
+        delete_job(connections, job, keep_result=keep_result)
+
+
+def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> Cleanup:
+    """Delete every object of a job, whatever its policy; what is refused is tried again by the sweep."""
+    keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset[str]()
+    roots = output_roots(connections, job.job_id)
+    done = delete_directories(connections, job.job_id, roots, keep)
+    if not roots:
+        done += connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    return done
+
+
+def delete_directories(
+    connections: Connections, job_id: str, roots: Iterable[S3Uri], keep: frozenset[str] = frozenset()
+) -> Cleanup:
+    """Delete the directories of a job: the one in the input bucket, and one under each of some roots.
+
+    :param keep: keys that stay.
+    """
+    found = (one.uri for one in in_directories(connections, job_id, roots))
+    done = connections.resources.delete((uri for uri in found if uri.key not in keep), job_id=job_id)
+    connections.s3.abort_uploads(_directory(connections, job_id))
+    return done
+
+
+def in_directories(connections: Connections, job_id: str, roots: Iterable[S3Uri]) -> Iterator[S3Object]:
+    """All objects in the directories of a job."""
+    for directory in (_directory(connections, job_id), *(root.child(job_id) for root in roots)):
+        yield from connections.s3.list(directory)
+
+
+def _directory(connections: Connections, job_id: str) -> S3Uri:
+    return connections.input_uri(f"{connections.config.input_prefix}{job_id}/")
+
+
+def expect_late_outputs(connections: Connections, job: Job, now: float) -> None:
+    """See to it that outputs which appear after their tiles were given up are deleted as well."""
+    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
+        connections.records.expect_late(job.job_id, now + sum(queue_limits(job.options.max_wait_time)))
+        connections.resources.ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
+
+
+def output_roots(connections: Connections, job_id: str) -> list[S3Uri]:
+    """Where the endpoint of a job writes, if that is known and this process may delete there."""
+    paths = connections.records.paths(job_id)
+    roots = {S3Uri.parse(path) for path in (paths.output, paths.failure) if path}
+    return [root for root in roots if connections.resources.may_delete(root.child(job_id))]

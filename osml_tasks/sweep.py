@@ -1,0 +1,115 @@
+"""What beat has done again and again: delete what is due, what was refused before, and what the dead left."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from osml_tasks.assembly import end_job
+from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
+from osml_tasks.connections import Connections
+from osml_tasks.errors import ExtensionError, JobNotFoundError
+from osml_tasks.job_cleanup import delete_directories, delete_job, in_directories
+from osml_tasks.jobs import JobState, may_be_swept
+from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.s3 import S3Uri
+
+LEFTOVERS_EVERY_SECONDS = 3600
+"""How often the directories in S3 are looked through for leftovers, s."""
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(connections: Connections) -> list[str]:
+    """Clean up what is due, and answer with messages whose turn has come."""
+    connections.resources.cleanup()
+    clean_up_jobs(connections)
+    _count_lost_workers(connections)
+    if connections.records.claim("leftovers", uuid4().hex, LEFTOVERS_EVERY_SECONDS):
+        delete_leftovers(connections)
+    endpoints = connections.records.endpoints()
+    return [message for name in endpoints for message in connections.capacity.grant(name).messages]
+
+
+def clean_up_jobs(connections: Connections, *, force: bool = False) -> Cleanup:
+    """Delete the objects of jobs whose cleanup is due.
+
+    :param force: those of every ended job that waits for its cleanup, kept or not, with its result.
+    """
+    ledger = connections.resources.ledger
+    due = list(ledger.entries(ResourceType.JOB)) if force else ledger.due(ResourceType.JOB, ledger.now())
+    return sum((_clean_up_due(connections, job_id, force) for job_id in due), Cleanup())
+
+
+def _clean_up_due(connections: Connections, job_id: str, force: bool) -> Cleanup:
+    try:
+        return _clean_up_job(connections, job_id, force)
+    except ExtensionError as error:
+        # Of another bucket or role, say: it must not keep the others waiting.
+        return connections.resources.note_job(job_id, str(error))
+
+
+def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup:
+    ledger, now = connections.resources.ledger, connections.resources.ledger.now()
+    try:
+        status = connections.records.status(job_id)
+    except JobNotFoundError as error:
+        logger.warning("cleanup of job %s is left to the search for leftovers: %s", job_id, error)
+        ledger.strike(ResourceType.JOB, [job_id])
+        return Cleanup()
+    if not status.state.is_over:
+        # A deletion was refused while it runs: what is left goes with the rest, at its end.
+        ledger.schedule(ResourceType.JOB, {job_id: now + SWEEP_SECONDS})
+        return Cleanup()
+    done = delete_job(connections, connections.job(job_id), keep_result=not (status.fetched or force))
+    connections.records.close(job_id, now)
+    if done.failed:
+        return done
+    late_until = connections.records.late_until(job_id)
+    ledger.strike(ResourceType.JOB, [job_id])
+    if late_until > now:
+        again = min(late_until, now + max(SWEEP_SECONDS, late_until - now) / 4)
+        ledger.schedule(ResourceType.JOB, {job_id: again})
+    return done
+
+
+def _count_lost_workers(connections: Connections) -> None:
+    """Note workers that have said nothing for a while, and did not say that they stop."""
+    ledger = connections.resources.ledger
+    lost = ledger.due(ResourceType.WORKER, ledger.now())
+    for node in lost:
+        logger.warning("worker %s was lost: it sends no heartbeat any more", node)
+    ledger.strike(ResourceType.WORKER, lost)
+    connections.resources.count(ResourceType.WORKER, Outcome.FAILED, len(lost))
+
+
+def delete_leftovers(connections: Connections) -> Cleanup:
+    """Delete what jobs and detectors have left that died: directories of ours in which nothing happens any more.
+
+    A directory goes when its newest object is older than ``cleanup_leftover_seconds`` and no record says
+    that its job is at work; a job that has a record and made no progress for as long is ended first.
+    """
+    configured = S3Uri(connections.config.output_bucket, connections.config.output_prefix)
+    known = [*connections.records.roots(), *([configured] if configured.key else [])]
+    roots = list(dict.fromkeys(S3Uri(root.bucket, root.key.rstrip("/")) for root in known))
+    places = [connections.input_uri(connections.config.input_prefix), *roots]
+    names = {name for place in places for name in connections.s3.folders(place) if may_be_swept(name)}
+    return sum((_delete_if_dead(connections, name, roots) for name in sorted(names)), Cleanup())
+
+
+def _delete_if_dead(connections: Connections, job_id: str, roots: list[S3Uri]) -> Cleanup:
+    age = connections.config.cleanup_leftover_seconds
+    idle = connections.records.idle_seconds(job_id)
+    if idle is not None and idle < age:
+        return Cleanup()
+    newest = max((found.last_modified for found in in_directories(connections, job_id, roots)), default=None)
+    now = datetime.fromtimestamp(connections.records.now(), UTC)
+    if newest is None or (now - newest).total_seconds() < age:
+        return Cleanup()
+    if idle is not None:
+        error = f"nothing has happened to it for {idle:.0f} s"
+        connections.publish(end_job(connections, job_id, JobState.FAILED, error))
+    done = delete_directories(connections, job_id, roots)
+    logger.warning("deleted %d objects that job %s had left", done.cleaned, job_id)
+    return done

@@ -1,0 +1,73 @@
+"""What a Celery worker does of itself: checks its configuration, says that it lives, and that it stops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown
+
+from osml_tasks.celery import app, state_client
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
+
+LEASE_SECONDS = 120
+"""How long a worker counts as alive after its last heartbeat, s."""
+_RENEW_SECONDS = 30
+
+logger = logging.getLogger(__name__)
+
+
+@worker_init.connect
+def check_configuration(**_: Any) -> None:
+    """Stop a worker that could do nothing, before it takes a message."""
+    try:
+        config = AsyncEndpointConfig()
+    except ExtensionConfigurationError as error:
+        raise SystemExit(f"osml-tasks: {error}") from None
+    if config.metrics_enabled:
+        # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
+        import aws_embedded_metrics  # noqa: F401
+
+
+class _Lease:
+    """This worker's entry in the fleet's ledger."""
+
+    def __init__(self) -> None:
+        self._renewed = 0.0
+
+    def begin(self, node: str) -> None:
+        ledger = RedisLedger(state_client(app))
+        ledger.count(ResourceType.WORKER, Outcome.REGISTERED)
+        self.renew(node)
+
+    def renew(self, node: str) -> None:
+        if time.monotonic() - self._renewed > _RENEW_SECONDS:
+            ledger = RedisLedger(state_client(app))
+            ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS})
+            self._renewed = time.monotonic()
+
+    def end(self, node: str) -> None:
+        ledger = RedisLedger(state_client(app))
+        ledger.strike(ResourceType.WORKER, [node])
+        ledger.count(ResourceType.WORKER, Outcome.CLEANED)
+
+
+_lease = _Lease()
+
+
+@worker_ready.connect
+def _begin(sender: Any, **_: Any) -> None:
+    _lease.begin(sender.hostname)
+
+
+@heartbeat_sent.connect
+def _renew(sender: Any, **_: Any) -> None:
+    _lease.renew(sender.eventer.hostname)
+
+
+@worker_shutdown.connect
+def _end(sender: Any, **_: Any) -> None:
+    _lease.end(sender.hostname)
