@@ -13,12 +13,26 @@ from osml_tasks.version import __version__
 if TYPE_CHECKING:
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.detection import detect
+    from osml_tasks.detectors import AsyncSMDetector
     from osml_tasks.job_handle import JobHandle
+    from osml_tasks.metrics import AsyncMetricsTracker
+    from osml_tasks.workers import AsyncTileWorkerPool
 
-__all__ = ["AsyncEndpointConfig", "JobHandle", "__version__", "detect"]
+__all__ = [
+    "AsyncEndpointConfig",
+    "AsyncMetricsTracker",
+    "AsyncSMDetector",
+    "AsyncTileWorkerPool",
+    "JobHandle",
+    "__version__",
+    "detect",
+]
 
 _HOMES = {
     "AsyncEndpointConfig": "osml_tasks.config",
+    "AsyncMetricsTracker": "osml_tasks.metrics",
+    "AsyncSMDetector": "osml_tasks.detectors",
+    "AsyncTileWorkerPool": "osml_tasks.workers",
     "JobHandle": "osml_tasks.job_handle",
     "detect": "osml_tasks.detection",
 }
