@@ -7,6 +7,7 @@ state is kept where the results are.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any
 
 from celery import Celery
@@ -59,14 +60,37 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+class _Publisher(Celery):
+    """An app of a client, which follows its jobs by their records.
+
+    Celery itself would subscribe to the result of each shard, and complain of a broker that is gone
+    when the last of these subscriptions is collected.
+    """
+
+    def _get_backend(self) -> Any:
+        backend = super()._get_backend()  # type: ignore[misc]
+        backend.add_pending_result = lambda result, **_: result
+        backend.remove_pending_result = lambda result: result
+        return backend
+
+
 def new_app(broker_url: str | None = None, result_backend: str | None = None) -> Celery:
-    """An app with this package's settings: queues, routes, and how work survives the worker that does it.
+    """An app for publishing jobs, with this package's settings; it cannot wait for a task's result.
 
     :param broker_url: default: ``CELERY_BROKER_URL``, or a server on this machine. The variable wins.
-    :param result_backend: where results and the state of jobs are; default: where the messages are.
+    :param result_backend: where the state of jobs is; default: where the messages are.
     """
+    return _configured(_Publisher("osml_tasks", set_as_current=False), broker_url, result_backend)
+
+
+@lru_cache(maxsize=1)
+def client_app() -> Celery:
+    """This process's app for publishing jobs."""
+    return new_app()
+
+
+def _configured(app: Celery, broker_url: str | None = None, result_backend: str | None = None) -> Celery:
     broker = broker_url or os.environ.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL
-    app = Celery("osml_tasks", include=["osml_tasks.tasks", "osml_tasks.worker_signals"], set_as_current=False)
     app.conf.update(_SETTINGS, broker_url=broker, result_backend=result_backend or broker)
     return app
 
@@ -89,4 +113,5 @@ def state_client(app: Celery) -> Any:
     return client
 
 
-app = new_app()
+_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals"]
+app = _configured(Celery("osml_tasks", include=_MODULES, set_as_current=False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, Signature, chain, chord
 
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import app
+from osml_tasks.celery import client_app
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, connect
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError
@@ -66,7 +66,7 @@ def detect(
 
 def open_connections(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> Connections:
     """What a client talks to: the same as a worker, with the state where Celery's results are."""
-    return connect(config, app, session)
+    return connect(config, client_app(), session)
 
 
 def start_job(

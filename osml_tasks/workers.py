@@ -5,14 +5,13 @@ from __future__ import annotations
 import queue
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geojson
 
-from osml_tasks.celery import app as default_app
-from osml_tasks.celery import broker_is_configured, new_app
+from osml_tasks.celery import broker_is_configured, client_app, new_app
 from osml_tasks.celery_worker import AssemblyWorker, AsyncResultsWorker, AsyncSubmissionWorker, running
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, connect
@@ -72,7 +71,10 @@ class AsyncTileWorkerPool:
         :raises ExtensionConfigurationError: workers, broker, buckets or endpoint are not as they should be.
         :raises JobFailedError: the job as a whole could not go on.
         """
-        tiles, refused = _taken(tile_queue)
+        if isinstance(tile_queue, queue.Queue):
+            with _drained(tile_queue) as items:
+                return self.process_tiles_async(items)
+        tiles, refused = _readable(tile_queue)
         with timing(self._metrics, Metric.TOTAL_ASYNC_DURATION):
             self._outcome = self._process(tiles) if tiles else Outcome()
         self._outcome.failures.extend(refused)
@@ -100,7 +102,7 @@ class AsyncTileWorkerPool:
         if self._detector.has_assumed_credentials:
             raise ExtensionConfigurationError(NO_SECRETS)
         require(self._config, self._detector.endpoint, self._detector.session)
-        return self._as_job(connect(self._config, default_app, self._detector.session), tiles)
+        return self._as_job(connect(self._config, client_app(), self._detector.session), tiles)
 
     def _as_job(self, connections: Connections, tiles: Sequence[SourceTile]) -> Outcome:
         with timing(self._metrics, Metric.S3_UPLOAD_DURATION):
@@ -159,9 +161,8 @@ class AsyncTileWorkerPool:
         }
 
 
-def _taken(tile_queue: queue.Queue[Any] | Iterable[Source]) -> tuple[list[SourceTile], list[dict[str, Any]]]:
+def _readable(sources: Iterable[Source]) -> tuple[list[SourceTile], list[dict[str, Any]]]:
     """The tiles that can be read, and a failure for each that cannot: it must not cost the others."""
-    sources = _drained(tile_queue) if isinstance(tile_queue, queue.Queue) else tile_queue
     tiles, refused = [], []
     for place, source in enumerate(sources):
         try:
@@ -171,13 +172,15 @@ def _taken(tile_queue: queue.Queue[Any] | Iterable[Source]) -> tuple[list[Source
     return tiles, refused
 
 
-def _drained(tiles: queue.Queue[Any]) -> Iterator[Any]:
-    while True:
-        try:
-            tile = tiles.get_nowait()
-        except queue.Empty:
-            return
-        tiles.task_done()
-        if tile is None:
-            return
-        yield tile
+@contextmanager
+def _drained(tiles: queue.Queue[Any]) -> Iterator[list[Any]]:
+    """What a queue holds up to a ``None``; each item is done with when the block has ended."""
+    items: list[Any] = []
+    try:
+        with suppress(queue.Empty):
+            while not items or items[-1] is not None:
+                items.append(tiles.get_nowait())
+        yield [item for item in items if item is not None]
+    finally:
+        for _ in items:
+            tiles.task_done()
