@@ -188,8 +188,11 @@ class AsyncEndpointConfig(BaseSettings):
     @property
     def environment(self) -> dict[str, str]:
         """The variables that give another process this configuration."""
-        values = ((field, getattr(self, name)) for name, field in AsyncEndpointConfig.model_fields.items())
-        return {_variables(field)[0]: _as_text(value) for field, value in values if value is not None}
+        values = {name: getattr(self, name) for name in AsyncEndpointConfig.model_fields}
+        # An empty variable counts as none at all; "/" is the same prefix.
+        values |= {name: values[name] or "/" for name in ("input_prefix", "output_prefix")}
+        fields = AsyncEndpointConfig.model_fields
+        return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items() if value is not None}
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:

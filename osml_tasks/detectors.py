@@ -81,8 +81,9 @@ class AsyncSMDetector:
         self.endpoint = endpoint
         self.config = async_config or AsyncEndpointConfig()
         self.endpoint_parameters = _checked(endpoint_parameters or {})
-        self.has_assumed_credentials = bool(assumed_credentials)
-        self.session = session_with(assumed_credentials) if assumed_credentials else session_of(self.config)
+        self.has_assumed_credentials = assumed_credentials is not None
+        given = None if assumed_credentials is None else session_with(assumed_credentials)
+        self.session = given or session_of(self.config)
         self.s3 = S3Manager(self.session)
         self.runtime = runtime_client(self.session, _CONNECTIONS)
         self.poller = AsyncInferencePoller(self.s3, self.config)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
@@ -62,20 +63,27 @@ def examine(
     :param thorough: also write, read and delete an object in the input bucket.
     """
     session = session_of(config, session)
-    yield _finding("credentials", lambda: _credentials(session, config.assume_role_arn))
+    credentials = _finding("credentials", lambda: _credentials(session, config.assume_role_arn))
+    yield credentials
     broker = _finding("broker", _broker)
     yield broker
     if broker.ok:
         yield _finding("workers", _workers)
-    buckets = dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket or config.output_bucket))
-    answers = []
-    for bucket in buckets:
-        answers.append(_finding(f"bucket {bucket}", lambda: _bucket(S3Manager(session), bucket)))  # noqa: B023 - called at once
-        yield answers[-1]
-    if thorough and all(answer.ok for answer in answers):
-        yield _finding("objects", lambda: _objects(session, config))
+    if credentials.ok:
+        yield from _buckets(S3Manager(session), config, thorough)
     if endpoint is not None:
         yield _endpoint(session, config, endpoint)
+
+
+def _buckets(s3: S3Manager, config: AsyncEndpointConfig, thorough: bool) -> Iterator[Finding]:
+    all_answer = True
+    for bucket in dict.fromkeys((config.input_bucket, config.output_bucket, config.failure_bucket)):
+        if bucket is not None:
+            answer = _finding(f"bucket {bucket}", partial(_bucket, s3, bucket))
+            all_answer &= answer.ok is True
+            yield answer
+    if thorough and all_answer:
+        yield _finding("objects", lambda: _objects(s3, config))
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
@@ -159,9 +167,8 @@ def _bucket(s3: S3Manager, bucket: str) -> str:
     return "answers"
 
 
-def _objects(session: boto3.Session, config: AsyncEndpointConfig) -> str:
+def _objects(s3: S3Manager, config: AsyncEndpointConfig) -> str:
     """Do with one object in the input bucket what a job does, and list both buckets."""
-    s3 = S3Manager(session)
     # Named like a job's, so that the sweep finds it should this process die.
     uri = S3Uri(config.input_bucket, f"{config.input_prefix}{new_job_id(time.time())}/probe")
     s3.put(uri, b"osml-tasks check")

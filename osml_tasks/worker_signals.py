@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown
@@ -33,26 +34,29 @@ def check_configuration(**_: Any) -> None:
 
 
 class _Lease:
-    """This worker's entry in the fleet's ledger."""
+    """This worker's entry in the fleet's ledger: for its statistics, so that no trouble with it stops the work."""
 
     def __init__(self) -> None:
-        self._renewed = 0.0
+        self._renewed = float("-inf")
 
     def begin(self, node: str) -> None:
-        ledger = RedisLedger(state_client(app))
-        ledger.count(ResourceType.WORKER, Outcome.REGISTERED)
+        self._write(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.REGISTERED))
         self.renew(node)
 
     def renew(self, node: str) -> None:
         if time.monotonic() - self._renewed > _RENEW_SECONDS:
-            ledger = RedisLedger(state_client(app))
-            ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS})
             self._renewed = time.monotonic()
+            self._write(lambda ledger: ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS}))
 
     def end(self, node: str) -> None:
-        ledger = RedisLedger(state_client(app))
-        ledger.strike(ResourceType.WORKER, [node])
-        ledger.count(ResourceType.WORKER, Outcome.CLEANED)
+        self._write(lambda ledger: ledger.strike(ResourceType.WORKER, [node]))
+        self._write(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.CLEANED))
+
+    def _write(self, change: Callable[[RedisLedger], None]) -> None:
+        try:
+            change(RedisLedger(state_client(app)))
+        except Exception as error:
+            logger.warning("the fleet's statistics do not hear of this worker: %s", error)
 
 
 _lease = _Lease()

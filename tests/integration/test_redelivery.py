@@ -203,6 +203,21 @@ def with_options(connections: Connections, **options: Any) -> Connections:
     return replace(connections, config=config)
 
 
+def test_metrics_are_one_line_a_shard_or_off(
+    connections: Connections, tiles: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_tiles(tiles, {"a": {}})
+    for enabled in (True, False):
+        chosen = with_options(connections, metrics_enabled=enabled, metrics_namespace="Mine")
+        (shard,) = make_job(chosen, tiles)
+        submitted(chosen, shard)
+        collected(chosen, shard)
+        written = capfd.readouterr().out
+        assert (written.count(shard.job) == 2, '"Namespace": "Mine"' in written) == (enabled, enabled)
+        assert list(chosen.records._redis.scan_iter("osml:metrics:*")) == []
+        fail_and_forget(chosen, shard.job)
+
+
 def test_a_message_cannot_lead_a_worker_to_another_bucket(connections: Connections, tiles: Path) -> None:
     (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
     elsewhere = AsyncEndpointConfig(input_bucket="somebody-elses", output_bucket=OUTPUTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,27 @@ def test_errors_name_the_object_in_one_line(s3: S3Manager, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(S3AccessError, match=r"^GET \S+ was denied: SignatureDoesNotMatch: [^\n]*$"):
         S3Manager(boto3.Session()).get(under("missing"))
+
+
+def test_a_stream_is_uploaded_in_pieces(s3: S3Manager) -> None:
+    body = os.urandom(9_000_001)
+    assert s3.upload(under("stream"), io.BytesIO(body)) == len(body)
+    assert s3.get(under("stream")) == body
+
+
+def test_a_bucket_is_validated(s3: S3Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.validate_bucket(INPUTS)
+    with pytest.raises(ObjectNotFoundError, match="there is no bucket 'no-such-bucket'") as missing:
+        s3.validate_bucket("no-such-bucket")
+    assert (missing.value.bucket, missing.value.key) == ("no-such-bucket", "")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(S3AccessError, match="allow s3:ListBucket"):
+        S3Manager().validate_bucket(INPUTS)
+
+
+def test_what_cannot_be_deleted_is_named_and_nothing_is_raised(s3: S3Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put(under("stays"), b"x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    (undeleted,) = S3Manager().delete([under("stays")])
+    assert (undeleted.uri, "SignatureDoesNotMatch" in undeleted.error) == (under("stays"), True)
+    assert s3.head(under("stays")) is not None

@@ -126,3 +126,26 @@ def test_a_long_polling_interval_raises_the_longest_with_it() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         AsyncEndpointConfig(**BUCKETS).max_retries = 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cleanup_enabled": False, "cleanup_policy": "delayed", "tile_roots": (Path("/a b"), Path("/c"))},
+        {"assume_role_arn": "arn:aws:iam::111122223333:role/r", "external_id": "x", "failure_bucket": "failures"},
+        {"polling_interval": 0.1, "max_polling_interval": 7.5, "input_prefix": "", "metrics_namespace": "A/b"},
+    ],
+)
+def test_its_environment_gives_another_process_the_same_configuration(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AsyncEndpointConfig(**BUCKETS | options)
+    for name, value in config.environment.items():
+        monkeypatch.setenv(name, value)
+    assert AsyncEndpointConfig() == config
+
+
+def test_leftovers_are_older_than_anything_that_is_waited_for() -> None:
+    with pytest.raises(ExtensionConfigurationError, match="ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"):
+        AsyncEndpointConfig(**BUCKETS, cleanup_leftover_seconds=60, max_wait_time=61)
