@@ -153,17 +153,22 @@ class ResourceManager:
     def _clean(self, kind: ResourceType, names: Sequence[str]) -> Cleanup:
         done = Cleanup()
         for name in names:
-            try:
-                self._cleaners.get((kind, name), lambda: None)()
-            except Exception as error:
-                self._note(self._here, kind, name, 1, f"{name}: {error}")
-                done += Cleanup(failed=1)
+            if (kind, name) in self._cleaners:
+                done += self._clean_one(kind, name)
             else:
-                self._cleaners.pop((kind, name), None)
                 self._here.strike(kind, [name])
-                self.count(kind, Outcome.CLEANED)
-                done += Cleanup(1)
         return done
+
+    def _clean_one(self, kind: ResourceType, name: str) -> Cleanup:
+        try:
+            self._cleaners[kind, name]()
+        except Exception as error:
+            self._note(self._here, kind, name, 1, f"{name}: {error}")
+            return Cleanup(failed=1)
+        self._cleaners.pop((kind, name), None)
+        self._here.strike(kind, [name])
+        self.count(kind, Outcome.CLEANED)
+        return Cleanup(1)
 
     def _delete_entered(self, names: Sequence[str]) -> Cleanup:
         if not names:

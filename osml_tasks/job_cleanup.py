@@ -79,8 +79,11 @@ def _directory(connections: Connections, job_id: str) -> S3Uri:
 
 def expect_late_outputs(connections: Connections, job: Job, now: float) -> None:
     """See to it that outputs which appear after their tiles were given up are deleted as well."""
-    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
-        connections.records.expect_late(job.job_id, now + sum(queue_limits(job.options.max_wait_time)))
+    policy = job.options.cleanup_policy
+    if policy == CleanupPolicy.DISABLED:
+        return
+    connections.records.expect_late(job.job_id, now + sum(queue_limits(job.options.max_wait_time)))
+    if policy == CleanupPolicy.IMMEDIATE:
         connections.resources.ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
 
 

@@ -86,10 +86,11 @@ class PayloadSender:
 
     def upload(self, payload: bytes | Path, uri: S3Uri) -> S3Uri:
         """Write a payload to S3."""
+        size = len(payload) if isinstance(payload, bytes) else _size(payload)
         self._on_uploaded(uri)
         with timing(self._metrics, Metric.S3_UPLOAD_DURATION):
             self._s3.put(uri, payload)
-        self._count_upload(len(payload) if isinstance(payload, bytes) else payload.stat().st_size)
+        self._count_upload(size)
         return uri
 
     def upload_stream(self, stream: Readable, uri: S3Uri) -> S3Uri:

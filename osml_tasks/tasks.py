@@ -16,6 +16,7 @@ from uuid import uuid4
 from celery import Task
 from celery.exceptions import Ignore, TaskPredicate
 
+from osml_tasks.accounts import session_of
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.celery import app
 from osml_tasks.collection import collect_shard
@@ -149,7 +150,7 @@ def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list
     for source in sources:
         if not source.startswith("s3://"):
             readable_tile(_MAGIC.split(source)[0], config)
-    tiles = find_tiles(sources)
+    tiles = find_tiles(sources, session_of(config))
     for tile in tiles:
         if tile.path is not None:
             readable_tile(str(tile.path), config)

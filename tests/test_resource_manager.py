@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -317,6 +318,10 @@ def test_the_command_says_what_it_deleted_and_what_waits(here: Fleet, tiles: Pat
     forced = here.run("cleanup", "--force")
     assert (forced.returncode, here.objects()) == (0, []), forced.stderr
     assert "waiting" not in forced.stdout
+    stats = json.loads(here.run("cleanup", "--json").stdout)
+    assert (stats["cleaned"], stats["failures"]) == (0, [])
+    assert stats["outcomes"]["s3_object"]["cleaned"] >= 6
+    assert stats["outcomes"]["invocation"]["registered"] >= 2
 
 
 def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from osml_tasks.cli import EXIT_USAGE
 from osml_tasks.errors import ExtensionConfigurationError
@@ -17,15 +19,21 @@ if TYPE_CHECKING:
 @click.command
 @click.option("--job", "job_id", metavar="JOB", help="Only this job, with its result.")
 @click.option("--force", is_flag=True, help="Also what is not due yet or kept; with --job, cancel it if it runs.")
-def command(job_id: str | None, force: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print the fleet's statistics, by type and outcome.")
+def command(job_id: str | None, force: bool, as_json: bool) -> int:
     """Delete what is due and what dead jobs have left; say what waits and what cannot be deleted."""
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.detection import open_connections
 
     connections = open_connections(AsyncEndpointConfig())
     done = _all(connections, force) if job_id is None else _one(connections, job_id, force)
-    click.echo(f"{done.cleaned} deleted")
-    return _say_what_is_left(connections.resources.get_stats())
+    stats = connections.resources.get_stats()
+    if as_json:
+        click.echo(orjson.dumps(asdict(done) | stats, option=orjson.OPT_INDENT_2).decode())
+    else:
+        click.echo(f"{done.cleaned} deleted")
+        _say_what_is_left(stats)
+    return EXIT_USAGE if stats["failures"] else 0
 
 
 def _all(connections: Connections, force: bool) -> Cleanup:
@@ -56,8 +64,7 @@ def _one(connections: Connections, job_id: str, force: bool) -> Cleanup:
     return done
 
 
-def _say_what_is_left(stats: dict[str, Any]) -> int:
-    """Name what could not be deleted; says the exit status."""
+def _say_what_is_left(stats: dict[str, Any]) -> None:
     waiting = {kind: number for kind, number in stats["by_type"].items() if number and kind != "worker"}
     if waiting:
         click.echo("waiting: " + ", ".join(f"{number} of {kind}" for kind, number in waiting.items()))
@@ -67,4 +74,3 @@ def _say_what_is_left(stats: dict[str, Any]) -> int:
             f"tried {failure['attempts']} times: {failure['error']}",
             err=True,
         )
-    return EXIT_USAGE if stats["failures"] else 0
