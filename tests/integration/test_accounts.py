@@ -24,8 +24,16 @@ from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import create_job
+from osml_tasks.detectors import AsyncSMDetector
 from osml_tasks.endpoint import Invocation, invoke, runtime_client
-from osml_tasks.errors import NotAllowedError, RoleRefusedError, S3AccessError, S3OperationError, ThrottledError
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    NotAllowedError,
+    RoleRefusedError,
+    S3AccessError,
+    S3OperationError,
+    ThrottledError,
+)
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, Shard
 from osml_tasks.local.broker import Broker
@@ -34,6 +42,7 @@ from osml_tasks.preflight import examine
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sources import find_tiles
 from osml_tasks.submission import submit_shard
+from osml_tasks.workers import AsyncTileWorkerPool
 from tests.integration.cloud import EXTERNAL_ID, REGION, Cloud, cloud
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, REPOSITORY, clean_environment, names, wait_until, write_tiles
@@ -316,3 +325,37 @@ def test_a_job_whose_role_is_refused_ends_all_the_same(aws: Cloud, connections: 
     assert (status.state, status.finished is not None) == (JobState.FAILED, True)
     assert aws.role_arn in str(status.error)
     handle.discard()
+
+
+@pytest.fixture
+def assumed(aws: Cloud, _endpoints_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncSMDetector:
+    """A detector with what STS answered; the caller's own keys may do nothing but assume the role."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", _endpoints_url)
+    answer = boto3.client("sts").assume_role(RoleArn=aws.role_arn, RoleSessionName="test", ExternalId=EXTERNAL_ID)
+    config = AsyncEndpointConfig(
+        input_bucket=INPUTS, output_bucket=OUTPUTS, polling_interval=0.1, inline_payload_max_bytes=0
+    )
+    return AsyncSMDetector("scripted", config, answer["Credentials"])
+
+
+def test_a_detector_uses_assumed_credentials_for_s3_and_sagemaker_alike(aws: Cloud, assumed: AsyncSMDetector) -> None:
+    found: list[Any] = []
+    key = signing_key(assumed.runtime, lambda: found.extend(assumed.find_features(b'{"name": "a"}')["features"]))
+    assert names(found) == ["a"]
+    assert key.startswith("ASIA")
+    assert key not in aws.caller.values()
+    assert aws.session(aws.owner).client("s3").list_objects_v2(Bucket=INPUTS)["KeyCount"] == 0
+
+
+def test_a_pools_own_workers_have_them_too_and_no_message_does(aws: Cloud, assumed: AsyncSMDetector) -> None:
+    pool = AsyncTileWorkerPool(assumed)
+    assert pool.process_tiles_async([b'{"name": "a"}', b'{"name": "b"}']) == (2, 0)
+    assert names(pool.features["features"]) == ["a", "b"]
+
+
+def test_expired_credentials_are_refused_before_anything_is_sent() -> None:
+    old = {"AccessKeyId": "ASIA", "SecretAccessKey": "x", "SessionToken": "y", "Expiration": "2020-01-01T00:00:00Z"}
+    with pytest.raises(ExtensionConfigurationError, match="expired at 2020-01-01"):
+        AsyncSMDetector("scripted", AsyncEndpointConfig(input_bucket=INPUTS, output_bucket=OUTPUTS), old)
+    with pytest.raises(ExtensionConfigurationError, match="AccessKeyId"):
+        AsyncSMDetector("scripted", AsyncEndpointConfig(input_bucket=INPUTS, output_bucket=OUTPUTS), {})
