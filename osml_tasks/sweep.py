@@ -9,7 +9,7 @@ from uuid import uuid4
 from osml_tasks.assembly import end_job
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ExtensionError, JobNotFoundError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError
 from osml_tasks.job_cleanup import delete_directories, delete_job, in_directories
 from osml_tasks.jobs import JobState, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
@@ -72,6 +72,25 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
         again = min(late_until, now + max(SWEEP_SECONDS, late_until - now) / 4)
         ledger.schedule(ResourceType.JOB, {job_id: again})
     return done
+
+
+def remove_job(connections: Connections, job_id: str, *, force: bool = False) -> Cleanup:
+    """Delete everything that one job has in S3, its result included.
+
+    :param force: cancel it first, if it is still running.
+    :raises ExtensionConfigurationError: it is still running.
+    """
+    try:
+        status = connections.records.status(job_id)
+    except JobNotFoundError:
+        # Its records have expired, or were lost; its directories are known by its id.
+        return delete_directories(connections, job_id, connections.records.roots())
+    if not status.state.is_over:
+        if not force:
+            raise ExtensionConfigurationError(f"job {job_id} is still running: add --force to cancel it first")
+        connections.publish(end_job(connections, job_id, JobState.CANCELLED, "it was removed"))
+    connections.records.mark_fetched(job_id)
+    return delete_job(connections, connections.job(job_id), keep_result=False)
 
 
 def _count_lost_workers(connections: Connections) -> None:

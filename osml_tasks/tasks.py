@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -16,13 +14,12 @@ from uuid import uuid4
 from celery import Task
 from celery.exceptions import Ignore, TaskPredicate
 
-from osml_tasks.accounts import session_of
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.celery import app
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
-from osml_tasks.detection import NO_SECRETS, create_job, job_chord, new_id, planned_shards
+from osml_tasks.detection import job_chord
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
@@ -31,12 +28,10 @@ from osml_tasks.errors import (
     S3AccessError,
     S3OperationError,
 )
-from osml_tasks.job_cleanup import delete_job
-from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobOptions, JobState, Shard, check_job_id
-from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.submission import readable_tile, submit_shard
-from osml_tasks.sweep import sweep
+from osml_tasks.jobs import JobState, Shard, check_job_id
+from osml_tasks.remote_call import called_job, short_report
+from osml_tasks.submission import submit_shard
+from osml_tasks.sweep import remove_job, sweep
 
 BUSY_SECONDS = 10
 """How long a submit task waits for another that is at the same shard, s."""
@@ -47,12 +42,8 @@ S3_PATIENCE = 600
 S3_ACCESS_PATIENCE = 30
 """The same where S3 denies access or an object is missing: that seldom mends itself, s."""
 
-MOST_FAILURES = 1000
-"""How many failed tiles a report has that is a task's result; the whole list is in S3."""
-
 logger = logging.getLogger(__name__)
 _connecting = Lock()
-_MAGIC = re.compile(r"[*?\[]")
 
 
 @app.task(name="osml_tasks.detect", bind=True)
@@ -62,8 +53,9 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param sources: ``s3://`` URIs and prefixes, and paths under the workers' ``ASYNC_SM_TILE_ROOTS``.
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
-    job, shards = _job_of(self, [sources] if isinstance(sources, str) else sources, endpoint, options)
-    return self.replace(job_chord(app, job, shards, keep_report=True))
+    job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    with _job_at_stake(self, {"job": job.job_id}):
+        return self.replace(job_chord(app, job, shards, keep_report=True))
 
 
 @app.task(name="osml_tasks.submit", bind=True, max_retries=None, ignore_result=True)
@@ -96,16 +88,16 @@ def assemble(self: Task[Any, Any], /, job: str) -> dict[str, Any] | None:
     """Make one FeatureCollection of all parts of a job; answers with the report, if somebody wants it."""
     with _job_at_stake(self, {"job": job}):
         assemble_job(connections(), check_job_id(job))
-    return None if self.request.ignore_result else _report(job)
+    return None if self.request.ignore_result else short_report(connections(), job)
 
 
 @app.task(name="osml_tasks.cleanup", ignore_result=True)
 def cleanup(job: str | None = None) -> None:
-    """Delete every object of one job; without a job, do what is due and grant capacity that came free."""
+    """Delete every object of one job that is over; without a job, do what is due and grant capacity that came free."""
     if job is None:
         connections().publish(sweep(connections()))
     else:
-        delete_job(connections(), connections().job(check_job_id(job)), keep_result=False)
+        remove_job(connections(), check_job_id(job))
 
 
 def connections() -> Connections:
@@ -117,50 +109,6 @@ def connections() -> Connections:
 @lru_cache(maxsize=1)
 def _connections() -> Connections:
     return connect(AsyncEndpointConfig(), app)
-
-
-def _job_of(
-    task: Task[Any, Any], sources: list[str], endpoint: str, options: dict[str, Any]
-) -> tuple[Job, list[Shard]]:
-    """The job that a message asks for, created at most once however often the message comes."""
-    here = replace(connections(), config=_configuration(options))
-    job_id = here.records.first(f"detect/{task.request.id}", new_id(here))
-    try:
-        job = here.job(job_id)
-        return job, planned_shards(here, job)
-    except (JobNotFoundError, ObjectNotFoundError):
-        return create_job(here, _tiles_within_reach(sources, here.config), endpoint, stage=False, job_id=job_id)
-
-
-def _configuration(options: dict[str, Any]) -> AsyncEndpointConfig:
-    """This worker's configuration, with what a job may choose for itself."""
-    own = {field.name for field in fields(JobOptions)}
-    for name in options.keys() - own:
-        if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
-            raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
-        raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
-    return AsyncEndpointConfig(**options)
-
-
-def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
-    """Tiles that workers can read by themselves; nothing outside of their roots is even listed.
-
-    :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``.
-    """
-    for source in sources:
-        if not source.startswith("s3://"):
-            readable_tile(_MAGIC.split(source)[0], config)
-    tiles = find_tiles(sources, session_of(config))
-    for tile in tiles:
-        if tile.path is not None:
-            readable_tile(str(tile.path), config)
-    return tiles
-
-
-def _report(job_id: str) -> dict[str, Any]:
-    report = JobHandle(connections(), job_id).report()
-    left_out = max(0, len(report["failures"]) - MOST_FAILURES)
-    return report | {"failures": report["failures"][:MOST_FAILURES], "failures_left_out": left_out}
 
 
 def _message(task: Task[Any, Any]) -> str:

@@ -9,7 +9,6 @@ import click
 import orjson
 
 from osml_tasks.cli import EXIT_USAGE
-from osml_tasks.errors import ExtensionConfigurationError
 
 if TYPE_CHECKING:
     from osml_tasks.cleanup import Cleanup
@@ -24,9 +23,11 @@ def command(job_id: str | None, force: bool, as_json: bool) -> int:
     """Delete what is due and what dead jobs have left; say what waits and what cannot be deleted."""
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.detection import open_connections
+    from osml_tasks.jobs import check_job_id
+    from osml_tasks.sweep import remove_job
 
     connections = open_connections(AsyncEndpointConfig())
-    done = _all(connections, force) if job_id is None else _one(connections, job_id, force)
+    done = _all(connections, force) if job_id is None else remove_job(connections, check_job_id(job_id), force=force)
     stats = connections.resources.get_stats()
     if as_json:
         click.echo(orjson.dumps(asdict(done) | stats, option=orjson.OPT_INDENT_2).decode())
@@ -42,26 +43,6 @@ def _all(connections: Connections, force: bool) -> Cleanup:
     # Without force: single objects belong to detectors, which may be at work on them.
     done = connections.resources.cleanup()
     return done + clean_up_jobs(connections, force=force) + delete_leftovers(connections)
-
-
-def _one(connections: Connections, job_id: str, force: bool) -> Cleanup:
-    from osml_tasks.errors import JobNotFoundError
-    from osml_tasks.job_cleanup import delete_directories, delete_job
-    from osml_tasks.job_handle import JobHandle
-    from osml_tasks.jobs import check_job_id
-
-    handle = JobHandle(connections, check_job_id(job_id))
-    try:
-        running = not handle.status().state.is_over
-    except JobNotFoundError:
-        # Its records have expired, or were lost; its directories are known by its id.
-        return delete_directories(connections, job_id, connections.records.roots())
-    if running and not force:
-        raise ExtensionConfigurationError(f"job {job_id} is still running: add --force to cancel it first")
-    handle.cancel()
-    done = delete_job(connections, connections.job(job_id), keep_result=False)
-    connections.records.mark_fetched(job_id)
-    return done
 
 
 def _say_what_is_left(stats: dict[str, Any]) -> None:

@@ -1,0 +1,74 @@
+"""What the detect task does: start a job for an application that calls it by name, and answer with its report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+from osml_tasks.accounts import session_of
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import Connections
+from osml_tasks.detection import NO_SECRETS, create_job, new_id, planned_shards
+from osml_tasks.errors import ExtensionConfigurationError, JobNotFoundError, ObjectNotFoundError
+from osml_tasks.job_handle import JobHandle
+from osml_tasks.jobs import Job, JobOptions, Shard
+from osml_tasks.sources import SourceTile, find_tiles
+from osml_tasks.submission import readable_tile
+
+MOST_FAILURES = 1000
+"""How many failed tiles a report has that is a task's result; the whole list is in S3."""
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def called_job(
+    connections: Connections, call: str, sources: str | list[str], endpoint: str, options: dict[str, Any]
+) -> tuple[Job, list[Shard]]:
+    """The job that a message asks for, created at most once however often the message comes.
+
+    :param call: what tells this call from others: the id of its task.
+    :raises ExtensionConfigurationError: an option is not a job's, or wrong.
+    :raises NotAllowedError: a source is a path that workers may not read.
+    :raises SourceError: a source does not exist, or is empty.
+    """
+    here = replace(connections, config=_configuration(options))
+    job_id = here.records.first(f"detect/{call}", new_id(here))
+    try:
+        job = here.job(job_id)
+        return job, planned_shards(here, job)
+    except (JobNotFoundError, ObjectNotFoundError):
+        tiles = _tiles_within_reach([sources] if isinstance(sources, str) else sources, here.config)
+        return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
+
+
+def _configuration(options: dict[str, Any]) -> AsyncEndpointConfig:
+    """This worker's configuration, with what a job may choose for itself."""
+    own = {field.name for field in fields(JobOptions)}
+    for name in options.keys() - own:
+        if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
+            raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
+        raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
+    return AsyncEndpointConfig(**options)
+
+
+def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
+    """Tiles that workers can read by themselves; nothing outside of their roots is even listed.
+
+    :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``.
+    """
+    for source in sources:
+        if not source.startswith("s3://"):
+            readable_tile(_MAGIC.split(source)[0], config)
+    tiles = find_tiles(sources, session_of(config))
+    for tile in tiles:
+        if tile.path is not None:
+            readable_tile(str(tile.path), config)
+    return tiles
+
+
+def short_report(connections: Connections, job_id: str) -> dict[str, Any]:
+    """The report of a job with its first failures, and how many are ``failures_left_out``."""
+    report = JobHandle(connections, job_id).report()
+    left_out = max(0, len(report["failures"]) - MOST_FAILURES)
+    return report | {"failures": report["failures"][:MOST_FAILURES], "failures_left_out": left_out}
