@@ -31,3 +31,8 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
 def _feature(name: str, place: int) -> dict[str, Any]:
     properties = {"imageBBox": [place, 0, place + 1, 1], "featureClasses": [{"iri": name, "score": 0.5}]}
     return {"type": "Feature", "id": f"{name}-{place}", "geometry": None, "properties": properties}
+
+
+def image_in_json(payload: bytes) -> dict[str, Any]:
+    """Find one object in a JSON object that has an image under ``image_data``."""
+    return {"type": "FeatureCollection", "features": [_feature(json.loads(payload)["image_data"], 0)]}
