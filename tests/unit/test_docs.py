@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,7 @@ def test_each_option_stands_in_the_table_with_its_variables_and_default(option: 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
@@ -44,3 +47,61 @@ def test_commands_exist(document: Path) -> None:
 def test_states_and_reasons_are_listed() -> None:
     text = (ROOT / "docs/command_line.md").read_text()
     assert all(f"`{word.value}`" in text for word in (*JobState, *Reason))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_sections_lead_to_one(document: Path) -> None:
+    for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+        text = ((document.parent / target) if target else document).read_text()
+        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        assert section in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def _templates() -> Iterator[str]:
+    """Each text that the program may print, with an ellipsis for what differs from case to case."""
+    for module in (ROOT / "osml_tasks").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"%\w", "…", node.value)
+
+
+def test_messages_in_the_troubleshooting_guide_are_the_programs_own() -> None:
+    rows = [line for line in (ROOT / "docs/troubleshooting_guide.md").read_text().splitlines() if line[:1] == "|"]
+    shown = [text for row in rows for text in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    messages = [text for text in shown if "…" in text or " " in text]
+    assert len(messages) > 40
+    # Quotes around what differs, and its format, are left out on both sides.
+    known = {re.sub(r"…+", "…", text.replace("'…'", "…").replace('"', "'")) for text in _templates()}
+    unknown = [text for text in messages if not any(text in template for template in known)]
+    assert unknown == []
+
+
+def _coverage() -> list[list[str]]:
+    lines = (ROOT / "docs/spec-coverage.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in rows if row[0] != "asked for" and set(row[0]) != {"-"}]
+
+
+def test_the_coverage_table_has_no_empty_cell() -> None:
+    rows = _coverage()
+    assert len(rows) > 50
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+
+
+def test_files_and_tests_in_the_coverage_table_exist() -> None:
+    for _, where, shown in _coverage():
+        for path in re.findall(r"`([\w./-]+/[\w./-]+|[A-Z]\w+\.md|LICENSE)`", f"{where} {shown}"):
+            assert (ROOT / path).exists(), path
+        for path, test in re.findall(r"`([\w/]+\.py)::(\w+)`", shown):
+            assert f"def {test}(" in (ROOT / path).read_text(), (path, test)
+        assert "::" in shown or "benchmarks.main_job" in shown or "—" in shown, shown
+
+
+def test_the_dependencies_asked_for_are_declared() -> None:
+    wanted = {"boto3": (1, 26), "geojson": (2, 5), "aws-embedded-metrics": (2, 0)}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = dict(text.split(">=") for text in declared)
+    for name, version in wanted.items():
+        assert tuple(map(int, lowest[name].split("."))) >= version
