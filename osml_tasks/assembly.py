@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobNotFoundError, RoleRefusedError, S3OperationError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
@@ -28,6 +29,8 @@ def assemble_job(connections: Connections, job_id: str) -> None:
     """
     job = connections.job(job_id)
     records = connections.records
+    if records.state(job_id) is JobState.COMPLETED:
+        records.close(job_id, records.now())
     if records.state(job_id).is_over:
         return
     if not records.is_assembled(job_id):
@@ -37,29 +40,37 @@ def assemble_job(connections: Connections, job_id: str) -> None:
         records.mark_assembled(job_id)
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
     clean_up_job(connections, job, keep_result=True)
-    records.end(job_id, JobState.COMPLETED)
+    if records.end(job_id, JobState.COMPLETED):
+        logger.info("job %s completed", job_id)
+    elif records.state(job_id) is not JobState.COMPLETED:
+        # Cancelled meanwhile: nobody will ask for what was just written.
+        clean_up_job(connections, job, keep_result=False)
     records.close(job_id, records.now())
-    logger.info("job %s completed", job_id)
 
 
 def end_job(
     connections: Connections, job_id: str, state: JobState, error: str, *, misconfigured: bool = False
 ) -> tuple[str, ...]:
-    """End a job that is not to go on: give its capacity back and clean up after it.
+    """End a job that is not to go on: give its capacity back and clean up after it; one that is over stays as it is.
 
     Works with the job's own record, so that a job this worker may not touch is ended all the same;
-    its objects are then left to a worker that may.
+    its objects are then left to the sweep of a worker that may.
 
     :param state: failed or cancelled.
     :param misconfigured: whether a setting, rather than the course of events, is the reason.
-    :return: messages of other shards whose turn has come.
+    :return: messages of shards whose turn has come, to be published.
     """
     try:
         job = connections.records.job(job_id)
     except JobNotFoundError:
         return ()
+    # First of all: should this process die on its way, the sweep goes on from there.
+    ledger = connections.resources.ledger
+    ledger.schedule(ResourceType.JOB, {job_id: ledger.now() + SWEEP_SECONDS})
     if connections.records.end(job_id, state, error, misconfigured=misconfigured):
         logger.log(logging.ERROR if state is JobState.FAILED else logging.INFO, "job %s %s: %s", job_id, state, error)
+    elif connections.records.state(job_id) is JobState.COMPLETED:
+        return ()
     grant = connections.capacity.forget(job.endpoint, job_id)
     config = connections.config
     theirs = (job.input_bucket, job.input_prefix, job.assume_role_arn)
@@ -73,9 +84,9 @@ def _clean_up_ended(connections: Connections, job: Job) -> None:
     """Delete what an ended job has left; where its role is what failed, leave it to the sweep."""
     try:
         clean_up_job(connections, job, keep_result=False)
+        expect_late_outputs(connections, job, connections.records.now())
     except RoleRefusedError as error:
         logger.warning("objects of job %s are left for now: %s", job.job_id, error)
-    expect_late_outputs(connections, job, connections.records.now())
 
 
 def _parts(connections: Connections, job: Job) -> list[S3Object]:

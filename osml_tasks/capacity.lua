@@ -2,11 +2,12 @@
 --
 -- KEYS: prefix of this endpoint's keys
 -- ARGV: verb, then
---   request  shard, need, limit, lease (s), job, message
+--   request  shard, need, limit, lease (s), job, message, ticket (tells this message from others of the shard)
 --   keep     shard, amount, lease (s)
 --   forget   job
 --   grant
--- Each verb ends by granting what is free to who waits, and answers with the granted messages:
+-- Each verb ends by granting what is free to who waits, and answers with the granted messages, and with
+-- those that a forgotten job had parked: they find it over, and its chord comes to its end:
 -- {"1" if the asking shard holds its share now else "0", message, ...}
 --
 -- A shard gets its whole need or nothing, so that no two hold halves for ever. Jobs take turns, a
@@ -17,7 +18,7 @@ local held_key = prefix .. ':held' -- hash: shard -> amount
 local lease_key = prefix .. ':leases' -- sorted set: shard by end of lease
 local turns_key = prefix .. ':turns' -- list: jobs that wait, next first
 local granted_key = prefix .. ':granted' -- hash: shard -> entry, until the shard makes use of it
-local parked_key = prefix .. ':parked' -- hash: shard -> job, while it waits
+local parked_key = prefix .. ':parked' -- hash: shard and ticket -> job, while it waits
 
 local GRANT_LEASE = 60 -- s until a granted shard that nobody took up waits again
 local KEEP = 7 * 24 * 3600 -- s that these keys outlive their last use
@@ -40,15 +41,20 @@ local function give_back(shard)
     redis.call('HDEL', granted_key, shard)
 end
 
-local function park(shard, job, entry, at_front)
-    if redis.call('HSETNX', parked_key, shard, job) == 0 then
+local function parked_field(entry)
+    return entry.shard .. ' ' .. entry.ticket
+end
+
+local function park(entry, at_front)
+    local job = entry.job
+    if redis.call('HSETNX', parked_key, parked_field(entry), job) == 0 then
         return
     end
     local waiting = waiting_key(job)
     if redis.call('EXISTS', waiting) == 0 then
         redis.call('RPUSH', turns_key, job)
     end
-    redis.call(at_front and 'LPUSH' or 'RPUSH', waiting, entry)
+    redis.call(at_front and 'LPUSH' or 'RPUSH', waiting, cjson.encode(entry))
     redis.call('EXPIRE', waiting, KEEP)
 end
 
@@ -57,7 +63,7 @@ local function end_leases()
         local entry = redis.call('HGET', granted_key, shard)
         give_back(shard)
         if entry then
-            park(shard, cjson.decode(entry).job, entry, true)
+            park(cjson.decode(entry), true)
         end
     end
 end
@@ -71,8 +77,11 @@ local function in_use()
 end
 
 local function forget(job)
+    local messages = {}
     for _, text in ipairs(redis.call('LRANGE', waiting_key(job), 0, -1)) do
-        redis.call('HDEL', parked_key, cjson.decode(text).shard)
+        local entry = cjson.decode(text)
+        redis.call('HDEL', parked_key, parked_field(entry))
+        messages[#messages + 1] = entry.message
     end
     redis.call('DEL', waiting_key(job))
     redis.call('LREM', turns_key, 0, job)
@@ -81,6 +90,7 @@ local function forget(job)
             give_back(shard)
         end
     end
+    return messages
 end
 
 local function grant_waiting()
@@ -104,7 +114,7 @@ local function grant_waiting()
             if redis.call('EXISTS', waiting_key(job)) == 1 then
                 redis.call('RPUSH', turns_key, job)
             end
-            redis.call('HDEL', parked_key, entry.shard)
+            redis.call('HDEL', parked_key, parked_field(entry))
             hold(entry.shard, entry.need, GRANT_LEASE)
             redis.call('HSET', granted_key, entry.shard, text)
             used = used + entry.need
@@ -121,14 +131,15 @@ end
 
 end_leases()
 local verb, shard = ARGV[1], ARGV[2]
+local answer = { '0' }
 
 if verb == 'request' then
     local need, limit, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
     if redis.call('HEXISTS', held_key, shard) == 1 then
         take_up(shard, redis.call('HGET', held_key, shard), lease)
     else
-        local entry = { shard = shard, need = need, limit = limit, job = ARGV[6], message = ARGV[7] }
-        park(shard, ARGV[6], cjson.encode(entry), false)
+        local entry = { shard = shard, need = need, limit = limit, job = ARGV[6], message = ARGV[7], ticket = ARGV[8] }
+        park(entry, false)
     end
 elseif verb == 'keep' then
     if tonumber(ARGV[3]) > 0 then
@@ -137,12 +148,13 @@ elseif verb == 'keep' then
         give_back(shard)
     end
 elseif verb == 'forget' then
-    forget(shard)
+    for _, message in ipairs(forget(shard)) do
+        answer[#answer + 1] = message
+    end
 end
 
-local answer = { '0' }
 for _, entry in ipairs(grant_waiting()) do
-    if verb == 'request' and entry.shard == shard then
+    if verb == 'request' and entry.shard == shard and entry.ticket == ARGV[8] then
         take_up(shard, entry.need, tonumber(ARGV[5]))
     else
         answer[#answer + 1] = entry.message

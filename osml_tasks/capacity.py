@@ -8,6 +8,7 @@ The rules are in ``capacity.lua``, which Redis runs as one step.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +27,8 @@ class Grant:
     """The answer to a request.
 
     :ivar held: whether the asking shard holds its share.
-    :ivar messages: messages of other shards that hold theirs now: to be published by the caller.
+    :ivar messages: messages of other shards that hold theirs now, or of a job that was forgotten: to be
+        published by the caller.
     """
 
     held: bool
@@ -50,14 +52,15 @@ class Capacity:
         :param limit: most tiles in flight at this endpoint (``max_concurrent_jobs``).
         :param message: what to publish when the shard's turn has come.
         """
-        return self._call(endpoint, "request", shard.name, need, limit, LEASE_SECONDS, shard.job, message)
+        ticket = hashlib.blake2b(message.encode(), digest_size=8).hexdigest()
+        return self._call(endpoint, "request", shard.name, need, limit, LEASE_SECONDS, shard.job, message, ticket)
 
     def keep(self, endpoint: str, shard: Shard, amount: int) -> Grant:
         """Hold on to ``amount`` tiles and renew the lease; 0 gives everything back."""
         return self._call(endpoint, "keep", shard.name, amount, LEASE_SECONDS)
 
     def forget(self, endpoint: str, job_id: str) -> Grant:
-        """Give back all that a job holds, and drop what it has parked."""
+        """Give back all that a job holds; what it has parked is among the messages."""
         return self._call(endpoint, "forget", job_id)
 
     def grant(self, endpoint: str) -> Grant:

@@ -85,8 +85,10 @@ def new_app(broker_url: str | None = None, result_backend: str | None = None) ->
 
 @lru_cache(maxsize=1)
 def client_app() -> Celery:
-    """This process's app for publishing jobs."""
-    return new_app()
+    """This process's app for publishing jobs, configured as :data:`app` is at its first use."""
+    client = _Publisher("osml_tasks", set_as_current=False)
+    client.conf.update(dict(app.conf))
+    return client
 
 
 def _configured(app: Celery, broker_url: str | None = None, result_backend: str | None = None) -> Celery:

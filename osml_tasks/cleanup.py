@@ -6,6 +6,7 @@ Only what this program created is deleted, and only under the configured buckets
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Self
 
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.errors import NotAllowedError
-from osml_tasks.ledger import Ledger, MemoryLedger, Outcome, ResourceType
+from osml_tasks.jobs import is_made_here
+from osml_tasks.ledger import LEDGER_SECONDS, Ledger, MemoryLedger, Outcome, ResourceType
 from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
 
 __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
@@ -22,6 +24,8 @@ __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
 SWEEP_SECONDS = 30
 """How often beat looks for what is due, s; also how soon a refused deletion is tried again."""
 _LONGEST_RETRY_SECONDS = 3600
+_SWEEP_BUDGET_SECONDS = 20
+_PAGE = 1000
 _HERE = (ResourceType.TEMPORARY_FILE, ResourceType.INVOCATION, ResourceType.WORKER)
 
 logger = logging.getLogger(__name__)
@@ -71,9 +75,13 @@ class ResourceManager:
 
     def may_delete(self, uri: S3Uri) -> bool:
         """Whether an object lies where the configuration lets this program delete."""
-        ours = uri.bucket == self._config.input_bucket and uri.key.startswith(self._config.input_prefix)
-        output = uri.bucket == self._config.output_bucket and uri.key.startswith(self._config.output_prefix)
-        return ours or output or uri.bucket == self._config.failure_bucket
+        config = self._config
+        if uri.bucket == config.input_bucket and uri.key.startswith(config.input_prefix):
+            return True
+        if uri.bucket not in config.readable_output_buckets:
+            return False
+        # An endpoint's failure objects may lie beside its outputs: there ours are known by their directory.
+        return uri.key.startswith(config.output_prefix) or any(map(is_made_here, uri.key.split("/")))
 
     def register_s3_object(self, uri: S3Uri | str) -> None:
         """Know of an object that this program made, or was answered for its own invocation.
@@ -85,9 +93,11 @@ class ResourceManager:
             raise NotAllowedError(
                 f"{found} is under none of the configured buckets and prefixes: it would never be deleted"
             )
-        self._ledger.schedule(
-            ResourceType.S3_OBJECT, {str(found): self._ledger.now() + self._config.cleanup_leftover_seconds}
-        )
+        if self.policy is CleanupPolicy.DISABLED:
+            self._ledger.hold(ResourceType.S3_OBJECT, [str(found)])
+        else:
+            due = self._ledger.now() + (self._config.cleanup_leftover_seconds or LEDGER_SECONDS)
+            self._ledger.schedule(ResourceType.S3_OBJECT, {str(found): due})
         self.count(ResourceType.S3_OBJECT, Outcome.REGISTERED)
 
     def register_temporary_file(self, path: Path) -> None:
@@ -124,6 +134,10 @@ class ResourceManager:
         self._ledger.schedule(ResourceType.S3_OBJECT, dict.fromkeys(names, due))
         return self._delete_entered(names) if due <= self._ledger.now() else Cleanup()
 
+    def forget_s3_objects(self, uris: Iterable[S3Uri]) -> None:
+        """Say that registered objects have never come to be."""
+        self._ledger.strike(ResourceType.S3_OBJECT, map(str, uris))
+
     def release(self, kind: ResourceType, name: str) -> Cleanup:
         """The same for a temporary file, an invocation or a worker."""
         due = self._due() if kind is ResourceType.TEMPORARY_FILE else self._here.now()
@@ -139,33 +153,40 @@ class ResourceManager:
         delay = self._config.cleanup_delay_seconds if self.policy is CleanupPolicy.DELAYED else 0.0
         return self._ledger.now() + max(delay, after)
 
-    def cleanup(self, *, force: bool = False) -> Cleanup:
-        """Clean up what is due, tried in vain before or, by force, everything that is registered."""
+    def cleanup(self, *, force: bool = False, retry: bool = True) -> Cleanup:
+        """Clean up what is due or, by force, everything that is registered.
+
+        :param retry: also what was tried in vain before, whenever it is to be tried again.
+        """
         done = Cleanup()
         for kind in _HERE:
-            done += self._clean(kind, self._chosen(self._here, kind, force))
-        return done + self._delete_entered(self._chosen(self._ledger, ResourceType.S3_OBJECT, force))
-
-    def _chosen(self, ledger: Ledger, kind: ResourceType, force: bool) -> list[str]:
-        tried = ledger.failures(kind)
-        return list(ledger.entries(kind)) if force else list(dict.fromkeys([*ledger.due(kind, ledger.now()), *tried]))
-
-    def _clean(self, kind: ResourceType, names: Sequence[str]) -> Cleanup:
-        done = Cleanup()
-        for name in names:
-            if (kind, name) in self._cleaners:
-                done += self._clean_one(kind, name)
-            else:
-                self._here.strike(kind, [name])
+            done += self._clean(kind, self._chosen(self._here, kind, force, retry))
+        done += self._delete_entered(self._chosen(self._ledger, ResourceType.S3_OBJECT, force, retry))
+        until = time.monotonic() + _SWEEP_BUDGET_SECONDS
+        while time.monotonic() < until and (due := self._ledger.due(ResourceType.S3_OBJECT, self._ledger.now(), _PAGE)):
+            done += self._delete_entered(due)
         return done
 
+    def _chosen(self, ledger: Ledger, kind: ResourceType, force: bool, retry: bool) -> list[str]:
+        if force:
+            return list(ledger.entries(kind))
+        tried = ledger.failures(kind) if retry else ()
+        return list(dict.fromkeys([*ledger.due(kind, ledger.now(), _PAGE), *tried]))
+
+    def _clean(self, kind: ResourceType, names: Sequence[str]) -> Cleanup:
+        return sum((self._clean_one(kind, name) for name in names), Cleanup())
+
     def _clean_one(self, kind: ResourceType, name: str) -> Cleanup:
+        # Taken out first: of two threads at one resource only one has it.
+        clean = self._cleaners.pop((kind, name), None)
+        if clean is None:
+            return Cleanup()
         try:
-            self._cleaners[kind, name]()
+            clean()
         except Exception as error:
+            self._cleaners[kind, name] = clean
             self._note(self._here, kind, name, 1, f"{name}: {error}")
             return Cleanup(failed=1)
-        self._cleaners.pop((kind, name), None)
         self._here.strike(kind, [name])
         self.count(kind, Outcome.CLEANED)
         return Cleanup(1)
@@ -173,12 +194,17 @@ class ResourceManager:
     def _delete_entered(self, names: Sequence[str]) -> Cleanup:
         if not names:
             return Cleanup()
-        undeleted = self._s3.delete(uri for uri in map(S3Uri.parse, names) if self.may_delete(uri))
-        left = {str(one.uri) for one in undeleted}
+        uris = list(map(S3Uri.parse, names))
+        allowed = [uri for uri in uris if self.may_delete(uri)]
+        left = {str(one.uri): one.error for one in self._s3.delete(allowed)}
+        # Entered with another configuration: for a process that has it.
+        left |= {
+            str(uri): "it is under none of the configured buckets and prefixes" for uri in uris if uri not in allowed
+        }
         self._ledger.strike(ResourceType.S3_OBJECT, (name for name in names if name not in left))
         self.count(ResourceType.S3_OBJECT, Outcome.CLEANED, len(names) - len(left))
-        for one in undeleted:
-            self._note(self._ledger, ResourceType.S3_OBJECT, str(one.uri), 1, f"{one.uri}: {one.error}")
+        for name, error in left.items():
+            self._note(self._ledger, ResourceType.S3_OBJECT, name, 1, f"{name}: {error}")
         return Cleanup(len(names) - len(left), len(left))
 
     def delete(self, uris: Iterable[S3Uri], *, job_id: str) -> Cleanup:
@@ -194,7 +220,7 @@ class ResourceManager:
         first = undeleted[0]
         self._note(self._ledger, ResourceType.JOB, job_id, len(undeleted), f"{first.uri}: {first.error}")
         for one in undeleted:
-            if f"/{job_id}/" not in one.uri.key:
+            if f"/{job_id}/" not in f"/{one.uri.key}":
                 # Not in a directory of the job's, so nobody would find it there again.
                 self._note(self._ledger, ResourceType.S3_OBJECT, str(one.uri), 1, f"{one.uri}: {one.error}")
 
@@ -243,7 +269,7 @@ class ResourceManager:
             return
         if self._ledger.lasting:
             for kind in _HERE:
-                self._clean(kind, self._chosen(self._here, kind, force=True))
+                self._clean(kind, list(self._here.entries(kind)))
         else:
             self.cleanup(force=True)
 

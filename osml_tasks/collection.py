@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError
-from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
+from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs, keep_account_of
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
@@ -182,7 +182,7 @@ class _Collector:
         """Add to the fleet's statistics what this shard had in S3 and in Redis."""
         resources = self._connections.resources
         resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(arrivals.outputs) + len(arrivals.failures))
-        resources.count(ResourceType.INVOCATION, Outcome.CLEANED, sum(one.in_flight for one in self._records.values()))
+        resources.count(ResourceType.INVOCATION, Outcome.CLEANED, len(self._records))
 
     def _measure(self, progress: Progress, arrivals: Arrivals) -> None:
         """Write one line of metrics for the whole shard."""
@@ -207,9 +207,11 @@ class _Collector:
         )
 
     def _clean_up(self, tiles: list[Tile], arrivals: Arrivals) -> None:
-        if any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values()):
+        late = any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values())
+        if late:
             expect_late_outputs(self._connections, self._job, self._now)
         clean_up_answers(self._connections, self._job, _answers(arrivals, self._records))
+        keep_account_of(self._connections, self._job, _unforeseen(self._records), late=late)
         clean_up_payloads(self._connections, self._job, self._payload_keys(tiles))
 
     def _payload_keys(self, tiles: list[Tile]) -> Iterator[str]:
@@ -263,5 +265,10 @@ def _failures(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) 
 def _answers(arrivals: Arrivals, records: dict[int, TileRecord]) -> list[S3Uri]:
     """Objects that were answered for this shard's own invocations."""
     arrived = [found.uri for found in (*arrivals.outputs.values(), *arrivals.failures.values())]
-    named = [uri for record in records.values() for uri in (record.output, record.failure) if uri]
-    return list({*arrived, *map(S3Uri.parse, named)})
+    return list({*arrived, *_unforeseen(records)})
+
+
+def _unforeseen(records: dict[int, TileRecord]) -> list[S3Uri]:
+    """Answered locations that do not follow from the names of job and shard."""
+    named = (uri for record in records.values() for uri in (record.output, record.failure) if uri)
+    return list(map(S3Uri.parse, named))

@@ -114,8 +114,10 @@ class AsyncEndpointConfig(BaseSettings):
     """When objects are deleted: ``immediate`` (default), ``delayed`` or ``disabled``."""
     cleanup_delay_seconds: float = Field(300.0, ge=0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
     """Age in seconds at which ``delayed`` deletes. Default 300."""
-    cleanup_leftover_seconds: Seconds = Field(604_800.0, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"))
-    """Age in seconds at which the sweep deletes what dead jobs and detectors have left. Default 604,800 (7 days)."""
+    cleanup_leftover_seconds: float = Field(
+        604_800.0, ge=0, allow_inf_nan=False, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS")
+    )
+    """Age in seconds at which the sweep deletes what dead jobs and detectors have left; 0 leaves it. Default 7 days."""
 
     enable_worker_optimization: bool = Field(True, validation_alias=_env("ASYNC_SM_WORKER_OPTIMIZATION"))
     """Whether tiles of a Python caller go through worker pools. Default true."""
@@ -177,7 +179,7 @@ class AsyncEndpointConfig(BaseSettings):
                 f"max_polling_interval (ASYNC_SM_MAX_POLLING_INTERVAL) is {self.max_polling_interval:g} s, less than "
                 f"polling_interval ({self.polling_interval:g} s): raise the one or lower the other"
             )
-        if self.cleanup_leftover_seconds < self.max_wait_time:
+        if 0 < self.cleanup_leftover_seconds < self.max_wait_time:
             yield (
                 f"cleanup_leftover_seconds (ASYNC_SM_CLEANUP_LEFTOVER_SECONDS) is {self.cleanup_leftover_seconds:g} s, "
                 f"less than max_wait_time ({self.max_wait_time:g} s): what is waited for would be deleted; raise it"
@@ -213,7 +215,9 @@ def _explain_one(detail: dict[str, Any]) -> str:
         return f"{option} is not an option of AsyncEndpointConfig: check its spelling"
     if detail["type"] == "missing":
         return f"{option} is not set: set {variables}, or pass {option}="
-    return f"{option} ({variables}) is {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+    field = AsyncEndpointConfig.model_fields.get(option)
+    value = repr(detail["input"]) if field is None or field.repr else "not as it should be"
+    return f"{option} ({variables}) is {value}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _option(location: str) -> tuple[str, str]:

@@ -110,8 +110,8 @@ class AsyncSMDetector:
 
         An attempt that the endpoint throttles or the model fails is repeated, up to ``max_retries`` times.
 
-        :param payload: bytes; a binary stream, which is read to its end; or an S3 object, which is
-            neither copied nor deleted. 1 GB at most.
+        :param payload: bytes; a binary stream, which is read to its end (from its beginning, if it was at
+            its end); or an S3 object, which is neither copied nor deleted. 1 GB at most.
         :param metrics: an :class:`~osml_tasks.metrics.AsyncMetricsTracker`, or a CloudWatch ``MetricsLogger``,
             which gets the dimensions ``Operation`` and ``ModelName``.
         :return: the features as the model gave them.
@@ -212,10 +212,9 @@ class _Call:
         if not hasattr(payload, "read"):
             raise ExtensionConfigurationError(f"the payload is {type(payload).__name__}: give bytes or a binary stream")
         stream = _Stream(payload)
-        head = stream.read(self._config.inline_payload_max_bytes + 1)
+        head = stream.look_ahead(self._config.inline_payload_max_bytes + 1)
         if len(head) <= self._config.inline_payload_max_bytes:
             return head
-        stream.put_back(head)
         return self._sender.upload_stream(stream, self._input)
 
     def _attempt(self, attempt: int, payload: bytes | S3Uri) -> list[dict[str, Any]]:
@@ -224,14 +223,15 @@ class _Call:
         sent = time.time()
         check_answer(accepted, self._config, self._detector.endpoint)
         resources = self._detector.resources
+        answered = [uri for uri in (accepted.output, accepted.failure) if uri and resources.may_delete(uri)]
         resources.register_invocation(invocation.inference_id)
-        answered = [uri for uri in (accepted.output, accepted.failure) if uri]
-        for uri in answered:
-            resources.register_s3_object(uri)
+        resources.register_s3_object(accepted.output)
         try:
             output = self._wait(accepted, invocation.inference_id)
         except ModelError:
-            self._done_with += answered
+            # There is no output, and there is a failure object.
+            resources.forget_s3_objects([accepted.output])
+            self._done_with += [uri for uri in answered if uri == accepted.failure]
             raise
         except BaseException:
             # The endpoint may still be at it, and write what nobody waits for any more.
@@ -239,7 +239,7 @@ class _Call:
             raise
         finally:
             resources.release(ResourceType.INVOCATION, invocation.inference_id)
-        self._done_with += answered
+        self._done_with.append(accepted.output)
         put(self._metrics, Metric.QUEUE_TIME, max(0.0, output.last_modified.timestamp() - sent))
         return self._read(output)
 
@@ -300,15 +300,33 @@ class _Stream:
         self._head = b""
         self._size = 0
 
-    def put_back(self, head: bytes) -> None:
-        """Have it read once more."""
-        self._head = head
+    def look_ahead(self, size: int) -> bytes:
+        """The first ``size`` bytes, fewer only if there are no more; they are read once more.
 
-    def read(self, size: int) -> bytes:
-        """At most ``size`` bytes, and only at the end less than one."""
+        A stream with nothing left, because it was read before, is read from its beginning.
+        """
+        self._head = self._read_up_to(size)
+        if not self._head and hasattr(self._stream, "seekable") and self._stream.seekable():
+            self._stream.seek(0)
+            self._head = self._read_up_to(size)
+        return self._head
+
+    def _read_up_to(self, size: int) -> bytes:
+        # A pipe or a socket may give less than it is asked for.
+        pieces: list[bytes] = []
+        while size > 0 and (piece := self._read(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, and none only at the end."""
         if self._head:
-            head, self._head = self._head, b""
-            return head
+            taken, self._head = self._head[:size], self._head[size:]
+            return taken
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         chunk = self._stream.read(size)
         if not isinstance(chunk, bytes):
             raise ExtensionConfigurationError("the payload gives text: open it in binary mode")

@@ -22,6 +22,23 @@ def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri
         connections.resources.delete(answers, job_id=job.job_id)
 
 
+def keep_account_of(connections: Connections, job: Job, answers: Iterable[S3Uri], *, late: bool) -> None:
+    """Enter answers that lie outside of the job's directories: once their shard is finished nobody else knows them.
+
+    :param late: whether they may yet appear, so that ``immediate`` has to wait as well.
+    """
+    names = [str(uri) for uri in answers if connections.resources.may_delete(uri)]
+    ledger, options = connections.resources.ledger, job.options
+    if options.cleanup_policy == CleanupPolicy.DISABLED:
+        ledger.hold(ResourceType.S3_OBJECT, names)
+        return
+    wait = float(sum(queue_limits(options.max_wait_time))) if late else 0.0
+    if options.cleanup_policy == CleanupPolicy.DELAYED:
+        wait = max(wait, options.cleanup_delay_seconds)
+    if wait:
+        ledger.schedule(ResourceType.S3_OBJECT, dict.fromkeys(names, ledger.now() + wait))
+
+
 def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -> None:
     """Delete uploaded payloads of a finished shard, if the policy is ``immediate``."""
     if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
@@ -39,7 +56,7 @@ def clean_up_job(connections: Connections, job: Job, *, keep_result: bool) -> No
     if policy == CleanupPolicy.DISABLED:
         ledger.hold(ResourceType.JOB, [job.job_id])
     elif policy == CleanupPolicy.DELAYED:
-        ledger.schedule(ResourceType.JOB, {job.job_id: ledger.now() + connections.config.cleanup_delay_seconds})
+        ledger.schedule(ResourceType.JOB, {job.job_id: ledger.now() + job.options.cleanup_delay_seconds})
     else:
         delete_job(connections, job, keep_result=keep_result)
 
@@ -49,9 +66,7 @@ def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> Clea
     keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset[str]()
     roots = output_roots(connections, job.job_id)
     done = delete_directories(connections, job.job_id, roots, keep)
-    if not roots:
-        done += connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
-    return done
+    return done + connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
 
 
 def delete_directories(

@@ -13,7 +13,7 @@ import orjson
 from osml_tasks.assembly import end_job
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
-from osml_tasks.errors import JobFailedError, JobTimeoutError, ObjectNotFoundError
+from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
 from osml_tasks.job_cleanup import clean_up_job
 from osml_tasks.jobs import JobState, Progress
 from osml_tasks.records import JobStatus
@@ -50,14 +50,14 @@ class JobHandle:
     def cancel(self) -> bool:
         """End the job: nothing more is invoked, its capacity is given back, its objects are deleted.
 
-        :return: whether it was still going on.
+        :return: whether that ended it; a job that is over stays as it is.
         :raises JobNotFoundError: if there is no record of it.
         """
         if self.status().state.is_over:
             return False
         messages = end_job(self._connections, self.job_id, JobState.CANCELLED, "its caller cancelled it")
         self._connections.publish(messages)
-        return True
+        return self.status().state is JobState.CANCELLED
 
     def wait(
         self, timeout: float | None = None, on_status: Callable[[JobStatus], None] = lambda status: None
@@ -89,7 +89,7 @@ class JobHandle:
             )
 
     def result(self) -> geojson.FeatureCollection:
-        """The features of the job; waits for its end. Stays in S3 until :meth:`discard`.
+        """The features of the job; waits for its end. Stays in S3 until :meth:`discard`, or the sweep of leftovers.
 
         :raises JobFailedError: the job could not go on.
         """
@@ -118,8 +118,14 @@ class JobHandle:
         return report_of(status, None)
 
     def discard(self) -> None:
-        """Say that the ended job's result is not needed any more: it goes with all else, as the cleanup policy says."""
-        job = self.status().job
+        """Say that the ended job's result is not needed any more: it goes with all else, as the cleanup policy says.
+
+        :raises ExtensionRuntimeError: the job is still running.
+        """
+        status = self.status()
+        job = status.job
+        if not status.state.is_over:
+            raise ExtensionRuntimeError(f"job {self.job_id} is still {status.state}: wait for it, or cancel it, first")
         if job.options.cleanup_policy == CleanupPolicy.DISABLED:
             return
         self._connections.records.mark_fetched(self.job_id)

@@ -28,7 +28,7 @@ MAX_SHARDS = 2000
 
 _MOST = 1 << 40  # no count or offset of ours comes near
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-_NEW_JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+_NEW_JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-kept)?")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -138,6 +138,7 @@ class JobOptions:
     max_concurrent_jobs: int
     inline_payload_max_bytes: int
     cleanup_policy: str
+    cleanup_delay_seconds: float = 300.0
 
     @classmethod
     def from_config(cls, config: AsyncEndpointConfig) -> JobOptions:
@@ -247,6 +248,11 @@ def may_be_swept(name: str) -> bool:
 
     The name alone tells, so that it is known even when every record of the job is lost.
     """
+    return is_made_here(name) and not name.endswith("-kept")
+
+
+def is_made_here(name: str) -> bool:
+    """Whether a name has the form of our job ids."""
     return _NEW_JOB_ID.fullmatch(name) is not None
 
 

@@ -6,6 +6,7 @@ memory, for a detector that has no broker.
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -141,8 +142,8 @@ class MemoryLedger:
 
     def due(self, kind: ResourceType, now: float, most: int = 100) -> list[str]:
         """See :class:`Ledger`."""
-        found = sorted((when, name) for name, when in self.entries(kind).items() if when <= now)
-        return [name for _, name in found[:most]]
+        found = heapq.nsmallest(most, ((when, name) for name, when in self.entries(kind).items() if when <= now))
+        return [name for _, name in found]
 
     def note_failure(self, kind: ResourceType, name: str, objects: int, error: str) -> CleanupFailure:
         """See :class:`Ledger`."""

@@ -209,7 +209,7 @@ class JobRecords:
         learnt = self.paths(job_id)
         roots = [root for root in (learnt.output, learnt.failure) if root]
         if roots:
-            self._redis.sadd(_ROOTS, *roots)
+            self._redis.zadd(_ROOTS, dict.fromkeys(roots, self.now() + 2 * RECORD_SECONDS))
             self._redis.expire(_ROOTS, 2 * RECORD_SECONDS)
         return learnt
 
@@ -220,7 +220,8 @@ class JobRecords:
 
     def roots(self) -> list[S3Uri]:
         """Where the endpoints of recent jobs write."""
-        return sorted(map(S3Uri.parse, (root.decode() for root in self._redis.smembers(_ROOTS))), key=str)
+        self._redis.zremrangebyscore(_ROOTS, "-inf", self.now())
+        return sorted((S3Uri.parse(root.decode()) for root in self._redis.zrange(_ROOTS, 0, -1)), key=str)
 
     def idle_seconds(self, job_id: str) -> float | None:
         """How long nothing has been written of a job, s; None if there is no record of it."""

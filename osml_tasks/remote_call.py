@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id, planned_shards
-from osml_tasks.errors import ExtensionConfigurationError, JobNotFoundError, ObjectNotFoundError
+from osml_tasks.errors import ExtensionConfigurationError, JobNotFoundError, NotAllowedError, ObjectNotFoundError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.sources import SourceTile, find_tiles
@@ -25,31 +26,32 @@ _MAGIC = re.compile(r"[*?\[]")
 def called_job(
     connections: Connections, call: str, sources: str | list[str], endpoint: str, options: dict[str, Any]
 ) -> tuple[Job, list[Shard]]:
-    """The job that a message asks for, created at most once however often the message comes.
+    """The job that a message asks for, created at most once however often the message comes; with no shards
+    if it is over already.
 
     :param call: what tells this call from others: the id of its task.
     :raises ExtensionConfigurationError: an option is not a job's, or wrong.
     :raises NotAllowedError: a source is a path that workers may not read.
     :raises SourceError: a source does not exist, or is empty.
     """
-    here = replace(connections, config=_configuration(options))
+    here = replace(connections, config=_configuration(connections.config, options))
     job_id = here.records.first(f"detect/{call}", new_id(here))
     try:
         job = here.job(job_id)
-        return job, planned_shards(here, job)
+        return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)
     except (JobNotFoundError, ObjectNotFoundError):
         tiles = _tiles_within_reach([sources] if isinstance(sources, str) else sources, here.config)
         return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
 
 
-def _configuration(options: dict[str, Any]) -> AsyncEndpointConfig:
+def _configuration(config: AsyncEndpointConfig, options: dict[str, Any]) -> AsyncEndpointConfig:
     """This worker's configuration, with what a job may choose for itself."""
     own = {field.name for field in fields(JobOptions)}
     for name in options.keys() - own:
         if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
             raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
         raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
-    return AsyncEndpointConfig(**options)
+    return AsyncEndpointConfig(**config.model_dump(exclude_unset=True) | options)
 
 
 def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
@@ -59,6 +61,8 @@ def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list
     """
     for source in sources:
         if not source.startswith("s3://"):
+            if ".." in Path(source).parts:
+                raise NotAllowedError(f"{source!r} goes up a directory: name it without '..'")
             readable_tile(_MAGIC.split(source)[0], config)
     tiles = find_tiles(sources, session_of(config))
     for tile in tiles:

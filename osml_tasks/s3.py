@@ -22,7 +22,6 @@ import boto3
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from osml_tasks.errors import (
@@ -32,7 +31,7 @@ from osml_tasks.errors import (
     S3AccessError,
     S3OperationError,
 )
-from osml_tasks.patience import may_pass
+from osml_tasks.s3_errors import errors, file_errors
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -48,8 +47,6 @@ _DELETE_KEYS = 1000
 # and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
 _CREDENTIALS_LIFE = timedelta(minutes=10)
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
-_ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
-_ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,7 @@ class S3Manager:
 
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
-        with _errors("PUT", uri):
+        with errors("PUT", uri):
             obstore.put(self._store(uri.bucket), uri.key, body)
 
     def upload(self, uri: S3Uri, source: Readable) -> int:
@@ -179,19 +176,19 @@ class S3Manager:
 
     def get(self, uri: S3Uri) -> bytes:
         """Read a whole object into memory."""
-        with _errors("GET", uri):
+        with errors("GET", uri):
             return bytes(obstore.get(self._store(uri.bucket), uri.key).bytes())
 
     def get_range(self, uri: S3Uri, start: int, end: int) -> bytes:
         """Read the bytes from ``start`` up to, not including, ``end``."""
         if start == end:
             return b""
-        with _errors("GET", uri):
+        with errors("GET", uri):
             return bytes(obstore.get_range(self._store(uri.bucket), uri.key, start=start, end=end))
 
     def stream(self, uri: S3Uri) -> Iterator[bytes]:
         """Read an object in chunks of a few megabytes."""
-        with _errors("GET", uri):
+        with errors("GET", uri):
             for chunk in obstore.get(self._store(uri.bucket), uri.key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
@@ -213,22 +210,23 @@ class S3Manager:
                 target.unlink(missing_ok=True)
 
     @contextmanager
-    def writer(self, uri: S3Uri) -> Iterator[WritableFile]:
+    def writer(self, uri: S3Uri) -> Iterator[ObjectWriter]:
         """Write an object piece by piece in bounded memory; nothing appears if the block raises."""
-        with _errors("PUT", uri):
+        with errors("PUT", uri):
             file = obstore.open_writer(
                 self._store(uri.bucket), uri.key, buffer_size=_MULTIPART_BYTES, max_concurrency=2
             )
             try:
-                yield file
+                yield ObjectWriter(file, uri)
             except BaseException:
                 self.abort_uploads(uri)
                 raise
-            file.close()
+            with file_errors("PUT", uri):
+                file.close()
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
         """All objects under a prefix that ends at a slash, whether or not that is written."""
-        with _errors("LIST", prefix):
+        with errors("LIST", prefix):
             for page in obstore.list(self._store(prefix.bucket), prefix.key.rstrip("/"), chunk_size=1000):
                 for found in page:
                     uri = S3Uri(prefix.bucket, found["path"])
@@ -237,7 +235,7 @@ class S3Manager:
     def head(self, uri: S3Uri) -> S3Object | None:
         """What is known of one object, or None if it does not exist."""
         try:
-            with _errors("HEAD", uri):
+            with errors("HEAD", uri):
                 found = obstore.head(self._store(uri.bucket), uri.key)
         except ObjectNotFoundError:
             return None
@@ -259,14 +257,14 @@ class S3Manager:
             answer = self._client.delete_objects(
                 Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, RoleRefusedError) as error:
             return [Undeleted(S3Uri(bucket, key), " ".join(str(error).split())) for key in keys]
         errors = answer.get("Errors", ())
         return [Undeleted(S3Uri(bucket, error["Key"]), f"{error['Code']}: {error['Message']}") for error in errors]
 
     def folders(self, prefix: S3Uri) -> Sequence[str]:
         """The names of what looks like directories right under a prefix."""
-        with _errors("LIST", prefix):
+        with errors("LIST", prefix):
             found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
 
@@ -309,32 +307,22 @@ class S3Manager:
         )
 
 
+class ObjectWriter:
+    """An object that is being written.
+
+    :raises S3OperationError: S3 refuses, or does not answer.
+    """
+
+    def __init__(self, file: WritableFile, uri: S3Uri) -> None:
+        self._file = file
+        self._uri = uri
+
+    def write(self, data: bytes) -> None:
+        """Write some more of it."""
+        with file_errors("PUT", self._uri):
+            self._file.write(data)
+
+
 def _batches(keys: list[str]) -> Iterator[list[str]]:
     for start in range(0, len(keys), _DELETE_KEYS):
         yield keys[start : start + _DELETE_KEYS]
-
-
-@contextmanager
-def _errors(verb: str, uri: S3Uri) -> Iterator[None]:
-    """Say every error of obstore in one line that names the request and the object."""
-    if uri.has_odd_parts:
-        raise S3OperationError(f"{verb} {uri} failed: a part of the key is empty, '.' or '..'", uri=str(uri))
-    try:
-        yield
-    except (NotFoundError, FileNotFoundError) as error:
-        raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
-    except (ClientError, BotoCoreError) as error:
-        kind = S3OperationError if may_pass(error) else S3AccessError
-        raise kind(f"{verb} {uri} failed, no credentials: {_in_one_line(str(error))}", uri=str(uri)) from error
-    except BaseError as error:
-        raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
-
-
-def _in_one_line(text: str) -> str:
-    """The code and message of S3's answer if there is one, else obstore's own first line."""
-    code, message = _ERROR_CODE.search(text), _ERROR_MESSAGE.search(text)
-    if code:
-        return f"{code[1]}: {message[1]}" if message else code[1]
-    return text.strip().splitlines()[0][:300] if text.strip() else "unknown error"

@@ -42,13 +42,13 @@ class Outcome:
 
 
 def one_after_the_other(
-    detector: AsyncSMDetector, tiles: Iterable[SourceTile], metrics: MetricsSink | None = None
-) -> Outcome:
+    detector: AsyncSMDetector, tiles: Iterable[SourceTile], outcome: Outcome, metrics: MetricsSink | None = None
+) -> None:
     """Have a detector do tiles one by one.
 
-    :raises EndpointUnusableError: no tile can succeed.
+    :param outcome: gets what becomes of each as soon as it is known.
+    :raises EndpointUnusableError: no further tile can succeed.
     """
-    outcome = Outcome()
     for tile in tiles:
         try:
             features = _features(detector, tile, metrics)
@@ -59,7 +59,6 @@ def one_after_the_other(
         else:
             add_provenance(features, job_id=detector.id, tile=tile.name, inferred=datetime.now(UTC))
             outcome.features.extend(features)
-    return outcome
 
 
 def failure(tile: str, error: ExtensionError, max_retries: int = 0) -> dict[str, Any]:

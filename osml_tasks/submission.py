@@ -84,6 +84,7 @@ class _Submitter:
         self._token = token
         self._now = server_clock(connections.records.now())
         self._records = connections.records.tiles(shard)
+        self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
         self._news: dict[int, TileRecord] = {}
         self._metrics = AsyncMetricsTracker()
@@ -208,8 +209,8 @@ class _Submitter:
     def _write_down(self) -> None:
         records, resources = self._connections.records, self._connections.resources
         records.set_tiles(self._shard, self._news)
-        accepted = sum(record.in_flight for record in self._news.values())
-        resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, accepted)
+        resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))
+        self._known |= self._news.keys()
         self._news = {}
         records.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())

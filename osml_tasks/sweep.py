@@ -8,10 +8,11 @@ from uuid import uuid4
 
 from osml_tasks.assembly import end_job
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
+from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError, S3OperationError
 from osml_tasks.job_cleanup import delete_directories, delete_job, in_directories
-from osml_tasks.jobs import JobState, may_be_swept
+from osml_tasks.jobs import JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.s3 import S3Uri
 
@@ -23,23 +24,38 @@ logger = logging.getLogger(__name__)
 
 def sweep(connections: Connections) -> list[str]:
     """Clean up what is due, and answer with messages whose turn has come."""
-    connections.resources.cleanup()
-    clean_up_jobs(connections)
-    _count_lost_workers(connections)
-    if connections.records.claim("leftovers", uuid4().hex, LEFTOVERS_EVERY_SECONDS):
-        delete_leftovers(connections)
+    for step in (_clean_up_objects, clean_up_jobs, _count_lost_workers, _look_for_leftovers):
+        try:
+            step(connections)
+        except ExtensionError as error:
+            # Whatever cannot be cleaned up now must not keep those waiting who can begin.
+            logger.warning("the sweep goes on without a step: %s", error)
     endpoints = connections.records.endpoints()
     return [message for name in endpoints for message in connections.capacity.grant(name).messages]
 
 
-def clean_up_jobs(connections: Connections, *, force: bool = False) -> Cleanup:
+def _clean_up_objects(connections: Connections) -> None:
+    connections.resources.cleanup(retry=False)
+
+
+def _look_for_leftovers(connections: Connections) -> None:
+    if not connections.config.cleanup_leftover_seconds:
+        return
+    if connections.records.claim("leftovers", uuid4().hex, LEFTOVERS_EVERY_SECONDS):
+        delete_leftovers(connections)
+
+
+def clean_up_jobs(connections: Connections, *, force: bool = False, retry: bool = False) -> Cleanup:
     """Delete the objects of jobs whose cleanup is due.
 
     :param force: those of every ended job that waits for its cleanup, kept or not, with its result.
+    :param retry: those that were refused before as well, whenever they are to be tried again.
     """
     ledger = connections.resources.ledger
     due = list(ledger.entries(ResourceType.JOB)) if force else ledger.due(ResourceType.JOB, ledger.now())
-    return sum((_clean_up_due(connections, job_id, force) for job_id in due), Cleanup())
+    refused = list(ledger.failures(ResourceType.JOB)) if retry else []
+    jobs = dict.fromkeys([*due, *refused])
+    return sum((_clean_up_due(connections, job_id, force) for job_id in jobs), Cleanup())
 
 
 def _clean_up_due(connections: Connections, job_id: str, force: bool) -> Cleanup:
@@ -62,7 +78,13 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
         # A deletion was refused while it runs: what is left goes with the rest, at its end.
         ledger.schedule(ResourceType.JOB, {job_id: now + SWEEP_SECONDS})
         return Cleanup()
-    done = delete_job(connections, connections.job(job_id), keep_result=not (status.fetched or force))
+    job = connections.job(job_id)
+    if job.options.cleanup_policy == CleanupPolicy.DISABLED and not force:
+        ledger.hold(ResourceType.JOB, [job_id])
+        connections.records.close(job_id, now)
+        return Cleanup()
+    keep_result = status.state is JobState.COMPLETED and not (status.fetched or force)
+    done = delete_job(connections, job, keep_result=keep_result)
     connections.records.close(job_id, now)
     if done.failed:
         return done
@@ -83,14 +105,19 @@ def remove_job(connections: Connections, job_id: str, *, force: bool = False) ->
     try:
         status = connections.records.status(job_id)
     except JobNotFoundError:
+        if not is_made_here(job_id):
+            raise
         # Its records have expired, or were lost; its directories are known by its id.
-        return delete_directories(connections, job_id, connections.records.roots())
+        return delete_directories(connections, job_id, output_places(connections))
     if not status.state.is_over:
         if not force:
             raise ExtensionConfigurationError(f"job {job_id} is still running: add --force to cancel it first")
         connections.publish(end_job(connections, job_id, JobState.CANCELLED, "it was removed"))
     connections.records.mark_fetched(job_id)
-    return delete_job(connections, connections.job(job_id), keep_result=False)
+    done = delete_job(connections, connections.job(job_id), keep_result=False)
+    if not done.failed and connections.records.late_until(job_id) < connections.records.now():
+        connections.resources.ledger.strike(ResourceType.JOB, [job_id])
+    return done
 
 
 def _count_lost_workers(connections: Connections) -> None:
@@ -109,15 +136,39 @@ def delete_leftovers(connections: Connections) -> Cleanup:
     A directory goes when its newest object is older than ``cleanup_leftover_seconds`` and no record says
     that its job is at work; a job that has a record and made no progress for as long is ended first.
     """
+    places = output_places(connections)
+    input_place = connections.input_uri(connections.config.input_prefix)
+    names = {name for place in [input_place, *places] for name in connections.s3.folders(place) if may_be_swept(name)}
+    return sum((_delete_if_dead(connections, name, places) for name in sorted(names)), Cleanup())
+
+
+def output_places(connections: Connections) -> list[S3Uri]:
+    """Where endpoints write that this process knows and may list."""
     configured = S3Uri(connections.config.output_bucket, connections.config.output_prefix)
     known = [*connections.records.roots(), *([configured] if configured.key else [])]
-    roots = list(dict.fromkeys(S3Uri(root.bucket, root.key.rstrip("/")) for root in known))
-    places = [connections.input_uri(connections.config.input_prefix), *roots]
-    names = {name for place in places for name in connections.s3.folders(place) if may_be_swept(name)}
-    return sum((_delete_if_dead(connections, name, roots) for name in sorted(names)), Cleanup())
+    places = dict.fromkeys(S3Uri(root.bucket, root.key.rstrip("/")) for root in known)
+    return [place for place in places if _is_listable(connections, place)]
+
+
+def _is_listable(connections: Connections, place: S3Uri) -> bool:
+    if place.bucket not in connections.config.readable_output_buckets:
+        return False
+    try:
+        connections.s3.folders(place)
+    except S3OperationError as error:
+        logger.warning("leftovers under %s are not looked for: %s", place, error)
+        return False
+    return True
 
 
 def _delete_if_dead(connections: Connections, job_id: str, roots: list[S3Uri]) -> Cleanup:
+    try:
+        return _delete_leftover(connections, job_id, roots)
+    except ExtensionError as error:
+        return connections.resources.note_job(job_id, str(error))
+
+
+def _delete_leftover(connections: Connections, job_id: str, roots: list[S3Uri]) -> Cleanup:
     age = connections.config.cleanup_leftover_seconds
     idle = connections.records.idle_seconds(job_id)
     if idle is not None and idle < age:

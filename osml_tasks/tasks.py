@@ -54,6 +54,8 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
     job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    if not shards:
+        return short_report(connections(), job.job_id)
     with _job_at_stake(self, {"job": job.job_id}):
         return self.replace(job_chord(app, job, shards, keep_report=True))
 

@@ -37,7 +37,7 @@ class AsyncTileWorkerPool:
     ``enable_worker_optimization=False`` there are none: the detector does one tile after the other.
 
     :param async_detector: whose endpoint and credentials are used.
-    :param config: default: the detector's.
+    :param config: default: the detector's. Without workers it is the detector's own that counts.
     :param metrics_tracker: gets counts of tiles and features, and how long it took.
     """
 
@@ -67,6 +67,8 @@ class AsyncTileWorkerPool:
 
         :param tile_queue: paths, ``s3://`` URIs, bytes, or dictionaries with one of them as ``image_path``. A
             ``queue.Queue`` is read up to a ``None``, or until it is empty.
+        Should it raise without workers, the tiles that were finished by then are in :attr:`features`, too.
+
         :return: how many tiles were processed, and how many failed: :attr:`failures` says why.
         :raises ExtensionConfigurationError: workers, broker, buckets or endpoint are not as they should be.
         :raises JobFailedError: the job as a whole could not go on.
@@ -75,26 +77,30 @@ class AsyncTileWorkerPool:
             with _drained(tile_queue) as items:
                 return self.process_tiles_async(items)
         tiles, refused = _readable(tile_queue)
-        with timing(self._metrics, Metric.TOTAL_ASYNC_DURATION):
-            self._outcome = self._process(tiles) if tiles else Outcome()
-        self._outcome.failures.extend(refused)
+        self._outcome = Outcome(failures=list(refused))
+        if tiles and self._config.enable_worker_optimization:
+            self._through_workers(tiles)
+        else:
+            one_after_the_other(self._detector, tiles, self._outcome, self._metrics)
         failed = len(self._outcome.failures)
         processed = len(tiles) + len(refused) - failed
         put(self._metrics, Metric.TILES_SUCCEEDED, processed)
         put(self._metrics, Metric.TILES_FAILED, failed)
-        put(self._metrics, Metric.FEATURE_COUNT, len(self._outcome.features))
         return processed, failed
 
-    def _process(self, tiles: Sequence[SourceTile]) -> Outcome:
-        if not self._config.enable_worker_optimization:
-            return one_after_the_other(self._detector, tiles, self._metrics)
-        if broker_is_configured():
-            return self._on_the_fleet(tiles)
+    def _through_workers(self, tiles: Sequence[SourceTile]) -> None:
+        with timing(self._metrics, Metric.TOTAL_ASYNC_DURATION):
+            found = self._on_the_fleet(tiles) if broker_is_configured() else self._on_own_workers(tiles)
+        self._outcome.features.extend(found.features)
+        self._outcome.failures.extend(found.failures)
+        put(self._metrics, Metric.FEATURE_COUNT, len(found.features))
+
+    def _on_own_workers(self, tiles: Sequence[SourceTile]) -> Outcome:
         with self._own_fleet() as connections:
             try:
                 return self._as_job(connections, tiles)
             finally:
-                if self._detector.resources.policy is not CleanupPolicy.DISABLED:
+                if connections.resources.policy is not CleanupPolicy.DISABLED:
                     # Now or never: what this fleet has to clean up later is forgotten with its broker.
                     clean_up_jobs(connections, force=True)
 
@@ -143,10 +149,12 @@ class AsyncTileWorkerPool:
             yield connections
 
     def _worker_config(self) -> AsyncEndpointConfig:
-        if not self._detector.has_assumed_credentials:
-            return self._config
-        # They are those of a role already.
-        return self._config.model_copy(update={"assume_role_arn": None, "external_id": None})
+        # What others have left is not this fleet's to find: it knows of no job but its own.
+        changes: dict[str, Any] = {"cleanup_leftover_seconds": 0.0}
+        if self._detector.has_assumed_credentials:
+            # They are those of a role already.
+            changes |= {"assume_role_arn": None, "external_id": None}
+        return self._config.model_copy(update=changes)
 
     def _credentials(self) -> dict[str, str]:
         """The detector's assumed credentials, for processes of ours: in their environment, not in a message."""

@@ -22,6 +22,7 @@ from osml_tasks.errors import (
     ExtensionConfigurationError,
     ExtensionRuntimeError,
     ModelError,
+    S3AccessError,
     ThrottledError,
     UnparsableOutputError,
 )
@@ -162,6 +163,31 @@ def test_what_the_endpoint_throttles_is_repeated_until_the_retries_are_used_up(b
             detector("throttled", max_retries=0).find_features(tile("t"))
 
 
+def test_failure_objects_may_lie_beside_the_prefix_of_the_outputs(brokerless: Fleet) -> None:
+    one = detector(output_prefix="output", max_retries=0)
+    assert names(one.find_features(tile("a"))["features"]) == ["a"]
+    with pytest.raises(ModelError):
+        one.find_features(tile("detector-beside", fail_first=9))
+    assert (one.get_resource_stats()["total_resources"], brokerless.objects()) == (0, [])
+
+
+@pytest.mark.usefixtures("brokerless")
+@pytest.mark.parametrize("streamed", [False, True], ids=["bytes", "stream"])
+def test_an_upload_that_s3_refuses_is_an_s3_error(monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    one = detector(inline_payload_max_bytes=0)
+    with pytest.raises(S3AccessError, match="was denied: SignatureDoesNotMatch") as caught:
+        one.find_features(io.BytesIO(tile()) if streamed else tile())
+    assert (caught.value.bucket, caught.value.key.startswith("async-inference/input/")) == (INPUTS, True)
+
+
+@pytest.mark.usefixtures("brokerless")
+def test_a_stream_that_was_read_before_is_read_again() -> None:
+    stream = io.BytesIO(tile("again"))
+    for _ in range(2):
+        assert names(detector().find_features(stream)["features"]) == ["again"]
+
+
 @pytest.mark.usefixtures("brokerless")
 def test_a_bucket_that_is_not_there_is_an_s3_error_with_bucket_and_key() -> None:
     one = detector(input_bucket="no-such-bucket", inline_payload_max_bytes=0)
@@ -188,8 +214,8 @@ def test_delayed_cleanup_waits_and_disabled_cleanup_waits_for_force(brokerless: 
         one.find_features(tile())
         assert len(brokerless.objects()) == 2
         assert one.cleanup_resources() == 0
-        assert one.get_resource_stats()["by_type"]["s3_object"] == 3
-        assert one.cleanup_resources(force=True) == 3
+        assert one.get_resource_stats()["by_type"]["s3_object"] == 2
+        assert one.cleanup_resources(force=True) == 2
         assert (one.get_resource_stats()["total_resources"], brokerless.objects()) == (0, [])
 
 
@@ -215,6 +241,7 @@ def test_a_tracker_gets_the_metrics_of_the_spec() -> None:
     assert (metrics.get_metric("FeatureCount"), metrics.get_metric("InvocationCount")) == (3, 1)
     assert metrics.get_metric("PollingAttempts") >= 1
     assert metrics.get_metric("TotalAsyncDuration") >= metrics.get_metric("PollingDuration")
+    assert metrics.get_metric("CleanupCount") == 2
 
 
 @pytest.mark.usefixtures("brokerless")
@@ -249,6 +276,17 @@ def test_what_is_no_payload_is_refused_in_one_line_before_anything_is_sent() -> 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_a_stream_is_read_whole_whatever_was_read_ahead(content: bytes, ahead: int) -> None:
-    stream = _Stream(io.BytesIO(content))
-    stream.put_back(stream.read(ahead))
-    assert b"".join(iter(lambda: stream.read(7), b"")) == content
+    source = io.BytesIO(content)
+    for stream in (_Stream(source), _Stream(Dribbling(content)), _Stream(source)):  # type: ignore[arg-type]
+        assert stream.look_ahead(ahead) == content[:ahead]
+        assert b"".join(iter(lambda stream=stream: stream.read(7), b"")) == content
+
+
+class Dribbling(io.RawIOBase):
+    """A pipe: it gives three bytes at a time, whatever it is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._content.read(min(size, 3))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,8 +206,9 @@ def test_nothing_outside_of_the_configured_places_is_touched(brokerless: Fleet) 
             manager.register_s3_object(uri)
         manager.ledger.schedule(OBJECT, {str(uri): 0.0})
     manager.delete(places, job_id="job")
-    manager.cleanup(force=True)
+    assert manager.cleanup(force=True).failed == 3
     assert len(brokerless.objects()) == 3
+    assert {failure["resource"] for failure in manager.get_stats()["failures"]} == set(map(str, places))
     s3.delete(places)
 
 
@@ -237,7 +240,8 @@ def test_a_dead_process_leaves_its_delayed_objects_to_the_fleets_beat(here: Flee
 def test_leftovers_of_the_dead_go_and_everything_else_stays(here: Fleet, connections: Connections) -> None:
     dead, kept = new_job_id(time.time()), new_job_id(time.time(), kept=True)
     root = S3Uri(OUTPUTS, "output")
-    connections.records._redis.sadd("osml:roots", str(root))
+    gone_root = S3Uri("bucket-of-last-year", "output")
+    connections.records._redis.zadd("osml:roots", {str(root): time.time() + 60, str(gone_root): time.time() + 60})
     gone = [key(f"{dead}/payloads/1"), root.child(f"{dead}/00000/1.out")]
     stays = [
         key(f"{kept}/payloads/1"),
@@ -303,7 +307,99 @@ def test_only_names_that_we_make_are_swept() -> None:
     assert not any(map(may_be_swept, others))
 
 
+def test_refused_objects_are_tried_again_ever_more_seldom_by_the_sweep() -> None:
+    now = [0.0]
+    calls: list[int] = []
+
+    class Refusing:
+        def delete(self, uris: Any) -> list[Undeleted]:
+            wanted = list(uris)
+            calls.append(len(wanted))
+            return [Undeleted(uri, "AccessDenied: no") for uri in wanted]
+
+    config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs")
+    ledger = MemoryLedger(lambda: now[0])
+    manager = ResourceManager(config, Refusing(), ledger)  # type: ignore[arg-type]
+    job = new_job_id(1e9)
+    manager.delete([S3Uri("outputs", f"{job}/00000/{number}.out") for number in range(500)], job_id=job)
+    assert (len(ledger.failures(OBJECT)), len(ledger.failures(ResourceType.JOB))) == (0, 1)
+    manager.release_s3_objects([S3Uri("outputs", "single")])
+    for _ in range(40):
+        now[0] += 30
+        manager.cleanup(retry=False)
+    assert len(calls) == 7
+    manager.cleanup()
+    assert len(calls) == 8
+
+
+def test_delayed_objects_do_not_pile_up() -> None:
+    now = [0.0]
+
+    class Willing:
+        def delete(self, uris: Any) -> list[Undeleted]:
+            list(uris)
+            return []
+
+    config = AsyncEndpointConfig(
+        input_bucket="inputs", output_bucket="outputs", cleanup_policy="delayed", cleanup_delay_seconds=60
+    )
+    manager = ResourceManager(config, Willing(), MemoryLedger(lambda: now[0]))  # type: ignore[arg-type]
+    for step in range(5):
+        now[0] += 30
+        manager.release_s3_objects(S3Uri("outputs", f"{step}-{number}") for number in range(6000))
+        manager.cleanup(retry=False)
+    assert manager.get_stats()["total_resources"] <= 3 * 6000
+
+
+def test_of_two_threads_one_stops_a_worker() -> None:
+    stops: list[int] = []
+    gate = threading.Barrier(2)
+
+    def stop() -> None:
+        stops.append(1)
+        with suppress(threading.BrokenBarrierError):
+            gate.wait(timeout=0.5)
+
+    config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs")
+    manager = ResourceManager(config, object())  # type: ignore[arg-type]
+    manager.register_worker("w", stop)
+    threads = [threading.Thread(target=manager.release, args=(ResourceType.WORKER, "w")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(stops), manager.get_stats()["outcomes"]["worker"]["cleaned"]) == (1, 1)
+
+
+def test_disabled_holds_even_for_a_process_that_dies() -> None:
+    ledger = RedisLedger(fakeredis.FakeRedis())
+    config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs", cleanup_policy="disabled")
+    ResourceManager(config, object(), ledger).register_s3_object("s3://outputs/a")  # type: ignore[arg-type]
+    assert ledger.entries(OBJECT) == {"s3://outputs/a": float("inf")}
+
+
 # The command line.
+
+
+def test_a_directory_that_is_no_jobs_is_not_removed(here: Fleet) -> None:
+    here.s3.put_object(Bucket=INPUTS, Key="imagery/a.tif", Body=b"precious")
+    done = here.run("cleanup", "--job", "imagery", ASYNC_SM_INPUT_PREFIX="/")
+    assert (done.returncode, "no record of job 'imagery'" in done.stderr) == (2, True)
+    assert here.objects() == [f"{INPUTS}/imagery/a.tif"]
+    here.s3.delete_object(Bucket=INPUTS, Key="imagery/a.tif")
+
+
+def test_what_was_refused_is_clean_once_that_is_mended(here: Fleet, connections: Connections, tiles: Path) -> None:
+    write_tiles(tiles, {"a": {}})
+    for arguments in ((), ("--job",)):
+        job = here.run("detect", tiles, "-e", "scripted", "--no-wait").stdout.strip()
+        assert here.run("watch", job).returncode == 0
+        connections.records.mark_fetched(job)
+        for _ in range(5):
+            connections.resources.note_job(job, "AccessDenied: mended since")
+        done = here.run("cleanup", *arguments, *([job] if arguments else []))
+        assert (done.returncode, here.objects()) == (0, []), done.stderr
+        assert connections.resources.get_stats()["failures"] == []
 
 
 def test_the_command_says_what_it_deleted_and_what_waits(here: Fleet, tiles: Path) -> None:
@@ -332,6 +428,6 @@ def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> 
     done = here.run("cleanup", "--job", job, "--force")
     assert done.returncode == 0, done.stderr
     assert '"state": "cancelled"' in here.run("status", job).stdout
-    assert here.run("cleanup", "--job", "no-such-job").stdout.startswith("0 deleted")
+    assert here.run("cleanup", "--job", new_job_id(1e9)).stdout.startswith("0 deleted")
     wait_until(lambda: here.stats("slow")["in_flight"] == 0)
     wait_until(lambda: here.run("cleanup", "--job", job).stdout.startswith("0 deleted"))

@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_bad_tile_costs_no_other(tiles: Path) -> None:
     reasons = [failure["reason"] for failure in one_by_one.failures]
     assert sorted(reasons) == ["input", "input", "input", "input", "unparsable"]
     counts = [metrics.get_metric(name) for name in ("TilesSucceeded", "TilesFailed", "FeatureCount")]
-    assert counts == [2, 5, 4]
+    assert counts == [2, 5, 2]
     assert metrics.get_metric("TotalAsyncDuration") > 0
 
 
@@ -96,6 +97,32 @@ def test_each_reason_is_told_one_after_the_other() -> None:
     assert (silent.process_tiles_async([tile("a")]), silent.failures[0]["reason"]) == ((0, 1), "timeout")
     with pytest.raises(EndpointUnusableError):
         pool("no-such-endpoint", **ALONE).process_tiles_async([tile("a"), tile("b")])
+
+
+@pytest.mark.usefixtures("brokerless")
+def test_what_was_found_before_the_endpoint_went_away_is_in_reach() -> None:
+    one_by_one = pool("scripted", **ALONE)
+
+    def tiles() -> Iterator[bytes]:
+        yield tile("first")
+        yield tile("second")
+
+    assert one_by_one.process_tiles_async(tiles()) == (2, 0)
+    one_by_one._detector.endpoint = "no-such-endpoint"
+    with pytest.raises(EndpointUnusableError):
+        one_by_one.process_tiles_async(tiles())
+    assert one_by_one.features["features"] == []
+
+
+def test_its_own_config_says_what_is_kept(brokerless: Fleet) -> None:
+    detector = AsyncSMDetector("scripted", AsyncEndpointConfig())
+    workers = AsyncTileWorkerPool(detector, AsyncEndpointConfig(cleanup_policy="disabled"))
+    assert workers.process_tiles_async([tile("a")]) == (1, 0)
+    kept = brokerless.objects()
+    assert any(name.endswith("result.geojson") for name in kept)
+    for found in kept:
+        bucket, _, key = found.partition("/")
+        brokerless.s3.delete_object(Bucket=bucket, Key=key)
 
 
 @pytest.mark.usefixtures("brokerless")

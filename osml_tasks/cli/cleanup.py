@@ -34,7 +34,7 @@ def command(job_id: str | None, force: bool, as_json: bool) -> int:
     else:
         click.echo(f"{done.cleaned} deleted")
         _say_what_is_left(stats)
-    return EXIT_USAGE if stats["failures"] else 0
+    return EXIT_USAGE if done.failed else 0
 
 
 def _all(connections: Connections, force: bool) -> Cleanup:
@@ -42,7 +42,8 @@ def _all(connections: Connections, force: bool) -> Cleanup:
 
     # Without force: single objects belong to detectors, which may be at work on them.
     done = connections.resources.cleanup()
-    return done + clean_up_jobs(connections, force=force) + delete_leftovers(connections)
+    done += clean_up_jobs(connections, force=force, retry=True)
+    return done + delete_leftovers(connections) if connections.config.cleanup_leftover_seconds else done
 
 
 def _say_what_is_left(stats: dict[str, Any]) -> None:

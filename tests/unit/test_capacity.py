@@ -59,6 +59,15 @@ def test_who_asks_twice_waits_once(capacity: Capacity) -> None:
     assert capacity.keep("ships", shard(1), 0).messages == ()
 
 
+def test_two_messages_of_one_shard_both_get_their_turn(capacity: Capacity) -> None:
+    """They may belong to two chords of one job: each counts its own."""
+    ask(capacity, shard(0, 20))
+    for message in ("chord A", "chord B", "chord A"):
+        assert not capacity.request("ships", shard(1), 10, 20, message).held
+    granted = capacity.keep("ships", shard(0, 20), 0).messages + capacity.keep("ships", shard(1), 0).messages
+    assert sorted(granted) == ["chord A", "chord B"]
+
+
 def test_a_newcomer_does_not_overtake_who_waits(capacity: Capacity) -> None:
     ask(capacity, shard(0, 15))
     assert not ask(capacity, shard(1, 10))
@@ -95,7 +104,8 @@ def test_a_forgotten_job_frees_what_it_held_and_waits_no_more(capacity: Capacity
     for number in range(3):
         ask(capacity, shard(number, 10, "gone"))
     ask(capacity, shard(0, 10, "other"))
-    assert capacity.forget("ships", "gone").messages == ("other/00000",)
+    # What it had parked comes out, too: it finds the job over, and so its chord comes to its end.
+    assert capacity.forget("ships", "gone").messages == ("gone/00002", "other/00000")
     assert capacity.keep("ships", shard(0, 10, "other"), 0).messages == ()
     assert ask(capacity, shard(1, 20, "other"))
 

@@ -55,11 +55,13 @@ class Fleet:
 
     def forget(self, job: str) -> None:
         grant = self.capacity.forget(self.endpoint, job)
-        for name in [name for name in SHARDS if name.startswith(f"{job}/")]:
+        gone = {name for name in SHARDS if name.startswith(f"{job}/")}
+        assert {name for name in grant.messages if name in gone} == self.waiting & gone
+        for name in gone:
             self.held.pop(name, None)
             self.waiting.discard(name)
             self.not_taken_up.discard(name)
-        self._told(grant.messages)
+        self._told(name for name in grant.messages if name not in gone)
         self._check()
 
     def lower(self, place: int, amount: int) -> None:

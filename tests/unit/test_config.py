@@ -146,6 +146,14 @@ def test_its_environment_gives_another_process_the_same_configuration(
     assert AsyncEndpointConfig() == config
 
 
+def test_an_external_id_is_in_no_error_and_no_repr() -> None:
+    role = {"assume_role_arn": "arn:aws:iam::111122223333:role/r"}
+    with pytest.raises(ExtensionConfigurationError, match="external_id") as caught:
+        AsyncEndpointConfig(**BUCKETS, **role, external_id=987654321)
+    assert "987654321" not in str(caught.value)
+    assert "sesame" not in repr(AsyncEndpointConfig(**BUCKETS, **role, external_id="sesame"))
+
+
 def test_leftovers_are_older_than_anything_that_is_waited_for() -> None:
     with pytest.raises(ExtensionConfigurationError, match="ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"):
         AsyncEndpointConfig(**BUCKETS, cleanup_leftover_seconds=60, max_wait_time=61)
