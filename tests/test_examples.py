@@ -87,11 +87,11 @@ def _peak_until_a_line(fleet: Fleet, lines: queue.SimpleQueue[str], way: str) ->
 
 def test_each_policy_leaves_what_it_says(fleet: Fleet, harbour: Path) -> None:
     said = run(fleet, "resource_management", harbour / "harbour_r00_c00.png", CELERY_BROKER_URL=None).splitlines()
-    # Payload, output and the failure object that the endpoint named, which never came to be.
+    # Payload and output.
     assert said[0].startswith("immediate: 0 waiting")
     for place, policy in ((2, "delayed"), (4, "disabled")):
-        assert said[place].startswith(f"{policy}: 3 waiting {{'s3_object': 3}}, ")
-        assert said[place + 1] == "  due now: 0, by force: 3"
+        assert said[place].startswith(f"{policy}: 2 waiting {{'s3_object': 2}}, ")
+        assert said[place + 1] == "  due now: 0, by force: 2"
     assert said[6].startswith("a file of one's own: 1 waiting {'temporary_file': 1}")
     assert said[7] == "  the file is gone"
 

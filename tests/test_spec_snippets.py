@@ -20,8 +20,6 @@ from tests.integration.snippets import Block, blocks, one_session, run_python, r
 
 # The snippets poll every 5 or 10 s: in the test all waits are a twentieth as long.
 HURRY = "import time; _sleep = time.sleep; time.sleep = lambda seconds: _sleep(seconds / 20)"
-# A stream is read to its end, so each further section begins with the payload from its start.
-REWIND = "payload.seek(0)"
 
 SNIPPETS = [
     replace(block, code=block.code.replace("osml_extensions", "osml_tasks"))
@@ -42,7 +40,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def test_the_python_snippets_run_one_after_the_other(named: Fleet) -> None:
     python = _snippets("python")
     assert len(python) == 6
-    script = one_session(python, HURRY, between=lambda block: REWIND if block.line > python[0].line else "")
+    script = one_session(python, HURRY)
     done = run_python(script, "spec", named.env, named.tiles)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()

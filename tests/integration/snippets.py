@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,17 +50,12 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
             reason = comment[1] if comment else None
 
 
-def one_session(
-    chosen: Iterable[Block], first_line: str = "", between: Callable[[Block], str] = lambda block: ""
-) -> str:
-    """Blocks as one script, each line of it where it is in the document, so that a traceback says which.
-
-    :param between: a line to be run right before a block.
-    """
+def one_session(chosen: Iterable[Block], first_line: str = "") -> str:
+    """Blocks as one script, each line of it where it is in the document, so that a traceback says which."""
     lines = [first_line]
     for block in chosen:
-        lines += [""] * (block.line - 2 - len(lines))
-        lines += [between(block), *block.code.splitlines()]
+        lines += [""] * (block.line - 1 - len(lines))
+        lines += block.code.splitlines()
     return "\n".join(lines) + "\n"
 
 
