@@ -108,7 +108,7 @@ def state_client(app: Celery) -> Any:
     :raises ExtensionConfigurationError: if the result backend is anything but Redis or Valkey.
     """
     client = getattr(app.backend, "client", None)
-    if client is None:
+    if not hasattr(client, "register_script"):
         raise ExtensionConfigurationError(
             f"the result backend {app.backend.as_uri()} keeps no job state: set CELERY_RESULT_BACKEND to a Redis URL"
         )

@@ -194,13 +194,11 @@ class ResourceManager:
     def _delete_entered(self, names: Sequence[str]) -> Cleanup:
         if not names:
             return Cleanup()
-        uris = list(map(S3Uri.parse, names))
-        allowed = [uri for uri in uris if self.may_delete(uri)]
-        left = {str(one.uri): one.error for one in self._s3.delete(allowed)}
+        allowed = {name: uri for name in names if self.may_delete(uri := S3Uri.parse(name))}
         # Entered with another configuration: for a process that has it.
-        left |= {
-            str(uri): "it is under none of the configured buckets and prefixes" for uri in uris if uri not in allowed
-        }
+        elsewhere = "it is under none of the configured buckets and prefixes"
+        left = {name: elsewhere for name in names if name not in allowed}
+        left |= {str(one.uri): one.error for one in self._s3.delete(allowed.values())}
         self._ledger.strike(ResourceType.S3_OBJECT, (name for name in names if name not in left))
         self.count(ResourceType.S3_OBJECT, Outcome.CLEANED, len(names) - len(left))
         for name, error in left.items():

@@ -82,6 +82,10 @@ class Connections:
         for message in messages:
             self.app.signature(json.loads(message)).apply_async()
 
+    def close(self) -> None:
+        """End the threads for calls that overlap."""
+        self.pool.shutdown()
+
     def overlap(
         self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = CALLS_AT_A_TIME
     ) -> Generator[Result, None, None]:

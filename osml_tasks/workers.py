@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,8 @@ class AsyncTileWorkerPool:
         if self._detector.has_assumed_credentials:
             raise ExtensionConfigurationError(NO_SECRETS)
         require(self._config, self._detector.endpoint, self._detector.session)
-        return self._as_job(connect(self._config, client_app(), self._detector.session), tiles)
+        with closing(connect(self._config, client_app(), self._detector.session)) as connections:
+            return self._as_job(connections, tiles)
 
     def _as_job(self, connections: Connections, tiles: Sequence[SourceTile]) -> Outcome:
         with timing(self._metrics, Metric.S3_UPLOAD_DURATION):
@@ -144,9 +145,7 @@ class AsyncTileWorkerPool:
                 AssemblyWorker(self._worker_config(), beat=True, **options),
             ]
             stack.enter_context(running(workers))
-            connections = connect(self._worker_config(), app, self._detector.session)
-            stack.callback(connections.pool.shutdown)
-            yield connections
+            yield stack.enter_context(closing(connect(self._worker_config(), app, self._detector.session)))
 
     def _worker_config(self) -> AsyncEndpointConfig:
         # What others have left is not this fleet's to find: it knows of no job but its own.

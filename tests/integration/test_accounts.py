@@ -176,6 +176,12 @@ def test_a_role_that_cannot_be_assumed_is_one_line_wherever_it_shows(
     assert "Traceback" not in logged
 
 
+def test_deleting_with_a_refused_role_leaves_all_of_it_and_raises_nothing(aws: Cloud) -> None:
+    s3 = S3Manager(session_of(of_role(aws), aws.session(aws.stranger)))
+    (undeleted,) = s3.delete([PROBE])
+    assert (undeleted.uri, "cannot be assumed" in undeleted.error) == (PROBE, True)
+
+
 def complaint(call: Any) -> str:
     with pytest.raises(RoleRefusedError) as caught:
         call()

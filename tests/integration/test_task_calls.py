@@ -101,6 +101,7 @@ def test_it_takes_objects_and_prefixes(here: Fleet, stranger: Celery) -> None:
         ("s3://fleet-elsewhere/nothing/", {}, "has no tiles"),
         ("/etc/passwd", {}, "ASYNC_SM_TILE_ROOTS"),
         ("/etc/*", {}, "ASYNC_SM_TILE_ROOTS"),
+        ("*/../../secret/*", {}, "goes up a directory"),
         ("s3://fleet-in/x", {"aws_secret_access_key": "sesame"}, "name a role with assume_role_arn"),
         ("s3://fleet-in/x", {"assumed_credentials": {"AccessKeyId": "x"}}, "name a role with assume_role_arn"),
         ("s3://fleet-in/x", {"input_bucket": "another"}, "not an option of a job"),
