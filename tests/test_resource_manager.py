@@ -237,6 +237,21 @@ def test_a_dead_process_leaves_its_delayed_objects_to_the_fleets_beat(here: Flee
     assert here.objects() == []
 
 
+def test_the_message_that_beat_sends_has_a_worker_delete_what_is_due(here: Fleet, tiles: Path, tmp_path: Path) -> None:
+    write_tiles(tiles, {"a": {}, "b": {}})
+    variables = {"ASYNC_SM_CLEANUP_POLICY": "delayed", "ASYNC_SM_CLEANUP_DELAY_SECONDS": "0.5"}
+    assert here.detect(tiles, "-e", "scripted", folder=tmp_path, **variables).status == 0
+    assert len(here.objects()) >= 6
+    sweeping = new_app()
+    beat = sweeping.conf.beat_schedule["sweep"]
+
+    def gone() -> bool:
+        sweeping.send_task(beat["task"])
+        return not here.objects()
+
+    wait_until(gone)
+
+
 def test_leftovers_of_the_dead_go_and_everything_else_stays(here: Fleet, connections: Connections) -> None:
     dead, kept = new_job_id(time.time()), new_job_id(time.time(), kept=True)
     root = S3Uri(OUTPUTS, "output")
