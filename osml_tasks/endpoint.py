@@ -172,7 +172,7 @@ def _refusal(error: ClientError) -> tuple[type[ThrottledError | RejectedError | 
     code = error.response.get("Error", {}).get("Code", "")
     message = _in_one_line(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = f"{code}: {message}"
+    text = f"{code}: {message}".rstrip(".")
     if error.operation_name != _OPERATION:
         # Of a profile that assumes a role, say: botocore asks for its credentials inside our call.
         text = f"no credentials, {error.operation_name} failed: {text}"
