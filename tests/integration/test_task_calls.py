@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from osml_tasks.celery import new_app
+from osml_tasks.celery import QUEUES, new_app
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import connect
 from osml_tasks.detection import start_job
@@ -139,6 +138,15 @@ print(report["features"], "osml_tasks" in sys.modules)
     assert done.stdout.split() == ["3", "False"], done.stderr
 
 
+def is_idle(app: Celery) -> bool:
+    """Whether no message waits, and no worker has one."""
+    if any(app.backend.client.llen(name) for name in QUEUES):
+        return False
+    inspect = app.control.inspect(timeout=1)
+    held = (inspect.active(), inspect.reserved(), inspect.scheduled())
+    return all(answers is not None and not any(answers.values()) for answers in held)
+
+
 def test_a_call_that_is_delivered_twice_starts_one_job(here: Fleet, stranger: Celery, tiles: Path) -> None:
     write_tiles(tiles, {"twice": {"sleep": 0.5}})
     before = len(here.invocations("scripted"))
@@ -151,8 +159,7 @@ def test_a_call_that_is_delivered_twice_starts_one_job(here: Fleet, stranger: Ce
             task_id=f"twice-{here.endpoints_url}",
         )
     report = sent.get(timeout=60)
-    settled = time.monotonic() + 2
-    wait_until(lambda: time.monotonic() > settled)
+    wait_until(lambda: is_idle(stranger))
     assert (report["features"], len(here.invocations("scripted")) - before) == (1, 1)
     stranger.send_task("osml_tasks.cleanup", kwargs={"job": report["job_id"]}, queue="osml.cleanup")
 
