@@ -18,6 +18,7 @@ from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, JobState, Shard, Tile, new_job_id, plan, shard_size
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.preflight import check_broker
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import Source, SourceTile, find_tiles
 
@@ -52,12 +53,13 @@ def detect(
     :param assumed_credentials: refused; the detector takes them, a fleet is told of a role.
     :return: a handle of the job, which runs without this process from now on.
     :raises SourceError: a source does not exist, is empty or has a tile that is too large.
-    :raises ExtensionConfigurationError: something the job needs is not configured.
+    :raises ExtensionConfigurationError: something the job needs is not configured, or does not answer.
     """
     if assumed_credentials is not None:
         raise ExtensionConfigurationError(NO_SECRETS)
     config = config or AsyncEndpointConfig()
     session = session_of(config, session)
+    check_broker()
     connections = open_connections(config, session)
     one = isinstance(sources, str | bytes | os.PathLike | Mapping)
     tiles = find_tiles([sources] if one else sources, session)  # type: ignore[list-item, arg-type]

@@ -65,7 +65,7 @@ def examine(
     session = session_of(config, session)
     credentials = _finding("credentials", lambda: _credentials(session, config.assume_role_arn))
     yield credentials
-    broker = _finding("broker", _broker)
+    broker = _finding("broker", check_broker)
     yield broker
     if broker.ok:
         yield _finding("workers", _workers)
@@ -110,7 +110,11 @@ def _credentials(session: boto3.Session, role_arn: str | None) -> str:
     return f"role {role_arn} assumed, region {session.region_name}"
 
 
-def _broker() -> str:
+def check_broker() -> str:
+    """Say where the broker is, if it and the result backend answer.
+
+    :raises PreflightError: one of them does not.
+    """
     try:
         with default_app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=0, timeout=5)

@@ -18,6 +18,7 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.detectors import AsyncSMDetector
 from osml_tasks.errors import EndpointUnusableError, ExtensionRuntimeError
 from osml_tasks.ledger import ResourceType
+from osml_tasks.local.server import free_port
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.workers import AssemblyWorker, AsyncResultsWorker, AsyncSubmissionWorker, AsyncTileWorkerPool
 from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
@@ -179,6 +180,19 @@ for start in (lambda: AsyncTileWorkerPool(detector).process_tiles_async([b"{}"])
     advice = "name a role with assume_role_arn (ASYNC_SM_ASSUME_ROLE_ARN)"
     assert [advice in line for line in done.stdout.splitlines()] == [True, True], done.stderr
     assert fleet.invocations("scripted") == before
+
+
+def test_a_broker_that_does_not_answer_is_said_in_one_line(fleet: Fleet) -> None:
+    script = """
+try:
+    detect([b"{}"], endpoint="scripted")
+except PreflightError as error:
+    print(error)
+"""
+    done = on_the_fleet(fleet, script, CELERY_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert len(done.stdout.splitlines()) == 1, done.stderr
+    assert "does not answer" in done.stdout
+    assert "set CELERY_BROKER_URL" in done.stdout
 
 
 def test_without_broker_and_without_the_extra_it_says_what_to_do(
