@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.connections import Connections
-from osml_tasks.errors import JobNotFoundError, RoleRefusedError, S3OperationError
+from osml_tasks.errors import ExtensionError, JobNotFoundError, S3OperationError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
-from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs
+from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.report import report_lines, report_of
@@ -49,8 +49,14 @@ def assemble_job(connections: Connections, job_id: str) -> None:
 
 
 def end_job(
-    connections: Connections, job_id: str, state: JobState, error: str, *, misconfigured: bool = False
-) -> tuple[str, ...]:
+    connections: Connections,
+    job_id: str,
+    state: JobState,
+    error: str,
+    *,
+    misconfigured: bool = False,
+    publish: Callable[[Iterable[str]], None] | None = None,
+) -> None:
     """End a job that is not to go on: give its capacity back and clean up after it; one that is over stays as it is.
 
     Works with the job's own record, so that a job this worker may not touch is ended all the same;
@@ -58,35 +64,40 @@ def end_job(
 
     :param state: failed or cancelled.
     :param misconfigured: whether a setting, rather than the course of events, is the reason.
-    :return: messages of shards whose turn has come, to be published.
+    :param publish: sends messages of shards whose turn has come. Default: to the broker.
     """
+    records, ledger = connections.records, connections.resources.ledger
     try:
-        job = connections.records.job(job_id)
+        job = records.job(job_id)
+        completed = records.state(job_id) is JobState.COMPLETED
     except JobNotFoundError:
-        return ()
+        return
+    if completed:
+        return
     # First of all: should this process die on its way, the sweep goes on from there.
-    ledger = connections.resources.ledger
     ledger.schedule(ResourceType.JOB, {job_id: ledger.now() + SWEEP_SECONDS})
-    if connections.records.end(job_id, state, error, misconfigured=misconfigured):
+    if records.end(job_id, state, error, misconfigured=misconfigured):
         logger.log(logging.ERROR if state is JobState.FAILED else logging.INFO, "job %s %s: %s", job_id, state, error)
-    elif connections.records.state(job_id) is JobState.COMPLETED:
-        return ()
-    grant = connections.capacity.forget(job.endpoint, job_id)
-    config = connections.config
-    theirs = (job.input_bucket, job.input_prefix, job.assume_role_arn)
-    if theirs == (config.input_bucket, config.input_prefix, config.assume_role_arn):
-        _clean_up_ended(connections, job)
-    connections.records.close(job_id, connections.records.now())
-    return grant.messages
+    elif records.state(job_id) is JobState.COMPLETED:
+        return
+    # Before the cleanup, which may take long: others wait for what came free.
+    (publish or connections.publish)(connections.capacity.forget(job.endpoint, job_id).messages)
+    _clean_up_ended(connections, job)
+    records.close(job_id, records.now())
 
 
 def _clean_up_ended(connections: Connections, job: Job) -> None:
-    """Delete what an ended job has left; where its role is what failed, leave it to the sweep."""
+    """Delete what an ended job has left, or see to it that somebody does."""
+    config = connections.config
+    theirs = (job.input_bucket, job.input_prefix, job.assume_role_arn)
+    if theirs != (config.input_bucket, config.input_prefix, config.assume_role_arn):
+        schedule_cleanup(connections, job)
+        return
     try:
         clean_up_job(connections, job, keep_result=False)
         expect_late_outputs(connections, job, connections.records.now())
-    except RoleRefusedError as error:
-        logger.warning("objects of job %s are left for now: %s", job.job_id, error)
+    except ExtensionError as error:
+        connections.resources.note_job(job.job_id, str(error))
 
 
 def _parts(connections: Connections, job: Job) -> list[S3Object]:

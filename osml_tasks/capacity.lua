@@ -87,6 +87,11 @@ local function forget(job)
     redis.call('LREM', turns_key, 0, job)
     for _, shard in ipairs(redis.call('HKEYS', held_key)) do
         if string.sub(shard, 1, #job + 1) == job .. '/' then
+            local granted = redis.call('HGET', granted_key, shard)
+            if granted then
+                -- Who was to publish it may have died; that it comes twice does no harm.
+                messages[#messages + 1] = cjson.decode(granted).message
+            end
             give_back(shard)
         end
     end
@@ -106,7 +111,9 @@ local function grant_waiting()
             redis.call('LPOP', turns_key)
         else
             local entry = cjson.decode(text)
-            if used > 0 and used + entry.need > entry.limit then
+            -- Another message of a shard that holds its share: it costs nothing more.
+            local holds = redis.call('HEXISTS', held_key, entry.shard) == 1
+            if not holds and used > 0 and used + entry.need > entry.limit then
                 break
             end
             redis.call('LPOP', waiting_key(job))
@@ -115,9 +122,11 @@ local function grant_waiting()
                 redis.call('RPUSH', turns_key, job)
             end
             redis.call('HDEL', parked_key, parked_field(entry))
-            hold(entry.shard, entry.need, GRANT_LEASE)
-            redis.call('HSET', granted_key, entry.shard, text)
-            used = used + entry.need
+            if not holds then
+                hold(entry.shard, entry.need, GRANT_LEASE)
+                redis.call('HSET', granted_key, entry.shard, text)
+                used = used + entry.need
+            end
             messages[#messages + 1] = entry
         end
     end

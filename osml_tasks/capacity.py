@@ -8,7 +8,6 @@ The rules are in ``capacity.lua``, which Redis runs as one step.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -45,14 +44,15 @@ class Capacity:
         source = files("osml_tasks").joinpath("capacity.lua").read_text("utf-8")
         self._script: Callable[..., list[bytes | str]] = redis.register_script(source)
 
-    def request(self, endpoint: str, shard: Shard, need: int, limit: int, message: str) -> Grant:
+    def request(self, endpoint: str, shard: Shard, need: int, limit: int, message: str, ticket: str = "") -> Grant:
         """Take a shard's whole need, or leave its message to be published when there is room.
 
         :param need: tiles of the shard that are not through yet.
         :param limit: most tiles in flight at this endpoint (``max_concurrent_jobs``).
         :param message: what to publish when the shard's turn has come.
+        :param ticket: tells this message from others of the shard, which may belong to another chord; one
+            that comes again waits once.
         """
-        ticket = hashlib.blake2b(message.encode(), digest_size=8).hexdigest()
         return self._call(endpoint, "request", shard.name, need, limit, LEASE_SECONDS, shard.job, message, ticket)
 
     def keep(self, endpoint: str, shard: Shard, amount: int) -> Grant:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.errors import NotAllowedError
 from osml_tasks.jobs import is_made_here
-from osml_tasks.ledger import LEDGER_SECONDS, Ledger, MemoryLedger, Outcome, ResourceType
+from osml_tasks.ledger import LEDGER_SECONDS, CleanupFailure, Ledger, MemoryLedger, Outcome, ResourceType
 from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
 
 __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
@@ -26,6 +26,7 @@ SWEEP_SECONDS = 30
 _LONGEST_RETRY_SECONDS = 3600
 _SWEEP_BUDGET_SECONDS = 20
 _PAGE = 1000
+_MOST_ATTEMPTS_ELSEWHERE = 7 * 24  # about a week of them
 _HERE = (ResourceType.TEMPORARY_FILE, ResourceType.INVOCATION, ResourceType.WORKER)
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,9 @@ class ResourceManager:
         config = self._config
         if uri.bucket == config.input_bucket and uri.key.startswith(config.input_prefix):
             return True
-        if uri.bucket not in config.readable_output_buckets:
+        if uri.bucket == config.failure_bucket != config.output_bucket:
+            return True
+        if uri.bucket != config.output_bucket:
             return False
         # An endpoint's failure objects may lie beside its outputs: there ours are known by their directory.
         return uri.key.startswith(config.output_prefix) or any(map(is_made_here, uri.key.split("/")))
@@ -202,7 +205,10 @@ class ResourceManager:
         self._ledger.strike(ResourceType.S3_OBJECT, (name for name in names if name not in left))
         self.count(ResourceType.S3_OBJECT, Outcome.CLEANED, len(names) - len(left))
         for name, error in left.items():
-            self._note(self._ledger, ResourceType.S3_OBJECT, name, 1, f"{name}: {error}")
+            failure = self._note(self._ledger, ResourceType.S3_OBJECT, name, 1, f"{name}: {error}")
+            if name not in allowed and failure.attempts > _MOST_ATTEMPTS_ELSEWHERE:
+                logger.warning("%s is given up: no configuration has allowed to delete it", name)
+                self._ledger.strike(ResourceType.S3_OBJECT, [name])
         return Cleanup(len(names) - len(left), len(left))
 
     def delete(self, uris: Iterable[S3Uri], *, job_id: str) -> Cleanup:
@@ -222,12 +228,13 @@ class ResourceManager:
                 # Not in a directory of the job's, so nobody would find it there again.
                 self._note(self._ledger, ResourceType.S3_OBJECT, str(one.uri), 1, f"{one.uri}: {one.error}")
 
-    def _note(self, ledger: Ledger, kind: ResourceType, name: str, objects: int, error: str) -> None:
+    def _note(self, ledger: Ledger, kind: ResourceType, name: str, objects: int, error: str) -> CleanupFailure:
         failure = ledger.note_failure(kind, name, objects, error)
         wait = min(SWEEP_SECONDS * 2 ** (failure.attempts - 1), _LONGEST_RETRY_SECONDS)
         ledger.schedule(kind, {name: ledger.now() + wait})
         self.count(kind, Outcome.FAILED, objects)
         logger.warning("%d of %s cannot be cleaned up, trying again in %d s: %s", objects, kind, wait, error)
+        return failure
 
     def note_job(self, job_id: str, error: str) -> Cleanup:
         """Write down that a job's objects could not even be looked for; it is tried again."""

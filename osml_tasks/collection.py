@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError
-from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs, keep_account_of
+from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
@@ -137,6 +138,10 @@ class _Collector:
                 settled[index] = expire(self._records[index], self._job.options)
         for index, record in settled.items():
             standings[index] = Standing.FAILED if record.given_up else Standing.WAITING
+        if self._job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
+            # Another attempt has other locations, and these would be forgotten.
+            failed = [self._records[index] for index in refused]
+            self._connections.records.note_locations(self._job.job_id, _unforeseen(failed))
         self._records |= settled
         self._connections.records.set_tiles(self._shard, settled)
         clean_up_answers(self._connections, self._job, [arrivals.failures[index].uri for index in refused])
@@ -211,7 +216,8 @@ class _Collector:
         if late:
             expect_late_outputs(self._connections, self._job, self._now)
         clean_up_answers(self._connections, self._job, _answers(arrivals, self._records))
-        keep_account_of(self._connections, self._job, _unforeseen(self._records), late=late)
+        if late or self._job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
+            self._connections.records.note_locations(self._job.job_id, _unforeseen(self._records.values()))
         clean_up_payloads(self._connections, self._job, self._payload_keys(tiles))
 
     def _payload_keys(self, tiles: list[Tile]) -> Iterator[str]:
@@ -265,10 +271,10 @@ def _failures(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) 
 def _answers(arrivals: Arrivals, records: dict[int, TileRecord]) -> list[S3Uri]:
     """Objects that were answered for this shard's own invocations."""
     arrived = [found.uri for found in (*arrivals.outputs.values(), *arrivals.failures.values())]
-    return list({*arrived, *_unforeseen(records)})
+    return list({*arrived, *_unforeseen(records.values())})
 
 
-def _unforeseen(records: dict[int, TileRecord]) -> list[S3Uri]:
+def _unforeseen(records: Iterable[TileRecord]) -> list[S3Uri]:
     """Answered locations that do not follow from the names of job and shard."""
-    named = (uri for record in records.values() for uri in (record.output, record.failure) if uri)
+    named = (uri for record in records for uri in (record.output, record.failure) if uri)
     return list(map(S3Uri.parse, named))

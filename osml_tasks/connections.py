@@ -18,7 +18,7 @@ from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
 from osml_tasks.errors import NotAllowedError
-from osml_tasks.jobs import Job
+from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -81,6 +81,11 @@ class Connections:
         """Send messages that were parked."""
         for message in messages:
             self.app.signature(json.loads(message)).apply_async()
+
+    def give_back(self, shard: Shard) -> None:
+        """Give back what a shard of a forgotten job holds, at whichever endpoint that is."""
+        for endpoint in self.records.endpoints():
+            self.publish(self.capacity.keep(endpoint, shard, 0).messages)
 
     def close(self) -> None:
         """End the threads for calls that overlap."""

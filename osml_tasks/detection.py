@@ -103,7 +103,7 @@ def create_job(
 ) -> tuple[Job, list[Shard]]:
     """Write down a job and its tiles, staged where they have to be; nothing works on it yet.
 
-    :param job_id: default: a new one.
+    :param job_id: default: a new one. One that is given may be created again, after an interruption.
     """
     job = _job(connections, endpoint, len(sources), job_id)
     size = shard_size(job.tiles, job.options.max_concurrent_jobs)
@@ -114,8 +114,10 @@ def create_job(
         _stage(connections, sources, tiles, on_staged)
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
-    except BaseException:
-        _take_back(connections, job)
+    except BaseException as error:
+        # A message that comes again goes on with the job that it began, if only its worker was stopped.
+        if job_id is None or isinstance(error, Exception):
+            _take_back(connections, job)
         raise
     return job, list(plan(job.job_id, lines, size))
 

@@ -22,23 +22,6 @@ def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri
         connections.resources.delete(answers, job_id=job.job_id)
 
 
-def keep_account_of(connections: Connections, job: Job, answers: Iterable[S3Uri], *, late: bool) -> None:
-    """Enter answers that lie outside of the job's directories: once their shard is finished nobody else knows them.
-
-    :param late: whether they may yet appear, so that ``immediate`` has to wait as well.
-    """
-    names = [str(uri) for uri in answers if connections.resources.may_delete(uri)]
-    ledger, options = connections.resources.ledger, job.options
-    if options.cleanup_policy == CleanupPolicy.DISABLED:
-        ledger.hold(ResourceType.S3_OBJECT, names)
-        return
-    wait = float(sum(queue_limits(options.max_wait_time))) if late else 0.0
-    if options.cleanup_policy == CleanupPolicy.DELAYED:
-        wait = max(wait, options.cleanup_delay_seconds)
-    if wait:
-        ledger.schedule(ResourceType.S3_OBJECT, dict.fromkeys(names, ledger.now() + wait))
-
-
 def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -> None:
     """Delete uploaded payloads of a finished shard, if the policy is ``immediate``."""
     if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
@@ -51,14 +34,32 @@ def clean_up_job(connections: Connections, job: Job, *, keep_result: bool) -> No
 
     :param keep_result: leave result and report for the caller to fetch.
     """
-    policy = job.options.cleanup_policy
-    ledger = connections.resources.ledger
+    if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
+        delete_job(connections, job, keep_result=keep_result)
+    else:
+        schedule_cleanup(connections, job)
+
+
+def schedule_cleanup(connections: Connections, job: Job) -> None:
+    """Enter a job that is over into the ledger, for the time that its policy says."""
+    ledger, policy = connections.resources.ledger, job.options.cleanup_policy
     if policy == CleanupPolicy.DISABLED:
         ledger.hold(ResourceType.JOB, [job.job_id])
-    elif policy == CleanupPolicy.DELAYED:
-        ledger.schedule(ResourceType.JOB, {job.job_id: ledger.now() + job.options.cleanup_delay_seconds})
-    else:
-        delete_job(connections, job, keep_result=keep_result)
+        return
+    wait = job.options.cleanup_delay_seconds if policy == CleanupPolicy.DELAYED else SWEEP_SECONDS
+    ledger.schedule(ResourceType.JOB, {job.job_id: ledger.now() + wait})
+
+
+def delete_for_good(connections: Connections, job: Job) -> Cleanup:
+    """Delete every object of a job that is over, its result included; what stands in the way, the sweep tries again."""
+    ledger, records = connections.resources.ledger, connections.records
+    now = ledger.now()
+    ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
+    records.mark_fetched(job.job_id)
+    done = delete_job(connections, job, keep_result=False)
+    if not done.failed and records.late_until(job.job_id) <= now:
+        ledger.strike(ResourceType.JOB, [job.job_id])
+    return done
 
 
 def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> Cleanup:

@@ -14,7 +14,7 @@ from osml_tasks.assembly import end_job
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
-from osml_tasks.job_cleanup import clean_up_job
+from osml_tasks.job_cleanup import delete_for_good, schedule_cleanup
 from osml_tasks.jobs import JobState, Progress
 from osml_tasks.records import JobStatus
 from osml_tasks.report import report_of
@@ -55,8 +55,7 @@ class JobHandle:
         """
         if self.status().state.is_over:
             return False
-        messages = end_job(self._connections, self.job_id, JobState.CANCELLED, "its caller cancelled it")
-        self._connections.publish(messages)
+        end_job(self._connections, self.job_id, JobState.CANCELLED, "its caller cancelled it")
         return self.status().state is JobState.CANCELLED
 
     def wait(
@@ -121,15 +120,18 @@ class JobHandle:
         """Say that the ended job's result is not needed any more: it goes with all else, as the cleanup policy says.
 
         :raises ExtensionRuntimeError: the job is still running.
+        :raises NotAllowedError: it has other buckets, prefix or role than this process.
         """
         status = self.status()
         job = status.job
         if not status.state.is_over:
             raise ExtensionRuntimeError(f"job {self.job_id} is still {status.state}: wait for it, or cancel it, first")
-        if job.options.cleanup_policy == CleanupPolicy.DISABLED:
-            return
-        self._connections.records.mark_fetched(self.job_id)
-        clean_up_job(self._connections, job, keep_result=False)
+        policy = self._connections.job(self.job_id).options.cleanup_policy
+        if policy == CleanupPolicy.IMMEDIATE:
+            delete_for_good(self._connections, job)
+        elif policy == CleanupPolicy.DELAYED:
+            self._connections.records.mark_fetched(self.job_id)
+            schedule_cleanup(self._connections, job)
 
     def _wait_for_completion(self) -> None:
         status = self.wait()

@@ -28,6 +28,7 @@ _TILES = "osml:tiles:"
 _CLAIM = "osml:claim:"
 _TROUBLE = "osml:trouble:"
 _METRICS = "osml:metrics:"
+_LOCATIONS = "osml:locations:"
 _ENDPOINTS = "osml:endpoints"
 _ROOTS = "osml:roots"
 
@@ -323,9 +324,16 @@ class JobRecords:
         """Up to when outputs of a job may still appear (s since the epoch), 0 if none is expected."""
         return _number(self._redis.hget(_JOB + job_id, "late_until")) or 0.0
 
+    def note_locations(self, job_id: str, uris: Iterable[S3Uri]) -> None:
+        """Remember objects of a job that are outside of its directories, after its tiles are forgotten."""
+        names = [str(uri) for uri in uris]
+        if names:
+            self._redis.sadd(_LOCATIONS + job_id, *names)
+            self._redis.expire(_LOCATIONS + job_id, RECORD_SECONDS)
+
     def locations(self, job: Job) -> list[S3Uri]:
         """What an endpoint that does not honour path extensions answered for a job's tiles."""
-        uris: list[S3Uri] = []
+        uris = [S3Uri.parse(uri.decode()) for uri in self._redis.smembers(_LOCATIONS + job.job_id)]
         for shard in range(job.shards):
             for text in self._redis.hvals(f"{_TILES}{job.job_id}/{shard:05d}"):
                 record = TileRecord.from_json(text)

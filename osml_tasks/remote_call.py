@@ -39,7 +39,9 @@ def called_job(
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)
-    except (JobNotFoundError, ObjectNotFoundError):
+    except (JobNotFoundError, ObjectNotFoundError) as error:
+        if isinstance(error, ObjectNotFoundError) and here.records.state(job_id).is_over:
+            return job, []
         tiles = _tiles_within_reach([sources] if isinstance(sources, str) else sources, here.config)
         return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
 

@@ -44,13 +44,20 @@ class Submission:
 
 
 def submit_shard(
-    connections: Connections, shard: Shard, message: str, token: str, publish: Callable[[Iterable[str]], None]
+    connections: Connections,
+    shard: Shard,
+    message: str,
+    token: str,
+    publish: Callable[[Iterable[str]], None],
+    *,
+    ticket: str = "",
 ) -> Submission:
     """Take capacity for a shard and invoke those of its tiles that are due.
 
     :param message: what to publish when capacity has become free, should there be none now.
     :param token: says which task does this; two at the same shard would invoke tiles twice.
     :param publish: sends messages of other shards whose turn has come.
+    :param ticket: tells this message from others of the same shard, however often it comes.
     :raises EndpointUnusableError: the job cannot go on.
     """
     records, capacity = connections.records, connections.capacity
@@ -61,7 +68,7 @@ def submit_shard(
         return Submission()
     limit = job.options.max_concurrent_jobs
     need = shard.tiles - progress.finished
-    grant = capacity.request(job.endpoint, shard, need, limit, message)
+    grant = capacity.request(job.endpoint, shard, need, limit, message, ticket)
     publish(grant.messages)
     if not grant.held:
         return Submission(parked=True)

@@ -10,8 +10,16 @@ from osml_tasks.assembly import end_job
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
+from osml_tasks.endpoint import queue_limits
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError, S3OperationError
-from osml_tasks.job_cleanup import delete_directories, delete_job, in_directories
+from osml_tasks.job_cleanup import (
+    clean_up_job,
+    delete_directories,
+    delete_for_good,
+    delete_job,
+    expect_late_outputs,
+    in_directories,
+)
 from osml_tasks.jobs import JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.s3 import S3Uri
@@ -78,14 +86,19 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
         # A deletion was refused while it runs: what is left goes with the rest, at its end.
         ledger.schedule(ResourceType.JOB, {job_id: now + SWEEP_SECONDS})
         return Cleanup()
-    job = connections.job(job_id)
-    if job.options.cleanup_policy == CleanupPolicy.DISABLED and not force:
-        ledger.hold(ResourceType.JOB, [job_id])
-        connections.records.close(job_id, now)
-        return Cleanup()
-    keep_result = status.state is JobState.COMPLETED and not (status.fetched or force)
-    done = delete_job(connections, job, keep_result=keep_result)
     connections.records.close(job_id, now)
+    job = connections.job(job_id)
+    keep_result = status.state is JobState.COMPLETED and not (status.fetched or force)
+    if status.finished is None:
+        # Whoever ended it died on the way: this is what was left to be done.
+        clean_up_job(connections, job, keep_result=keep_result)
+        expect_late_outputs(connections, job, now)
+        if job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
+            return Cleanup()
+    if job.options.cleanup_policy == CleanupPolicy.DISABLED and not (status.fetched or force):
+        ledger.hold(ResourceType.JOB, [job_id])
+        return Cleanup()
+    done = delete_job(connections, job, keep_result=keep_result)
     if done.failed:
         return done
     late_until = connections.records.late_until(job_id)
@@ -109,15 +122,17 @@ def remove_job(connections: Connections, job_id: str, *, force: bool = False) ->
             raise
         # Its records have expired, or were lost; its directories are known by its id.
         return delete_directories(connections, job_id, output_places(connections))
+    job = connections.job(job_id)
     if not status.state.is_over:
         if not force:
-            raise ExtensionConfigurationError(f"job {job_id} is still running: add --force to cancel it first")
-        connections.publish(end_job(connections, job_id, JobState.CANCELLED, "it was removed"))
-    connections.records.mark_fetched(job_id)
-    done = delete_job(connections, connections.job(job_id), keep_result=False)
-    if not done.failed and connections.records.late_until(job_id) < connections.records.now():
-        connections.resources.ledger.strike(ResourceType.JOB, [job_id])
-    return done
+            raise ExtensionConfigurationError(
+                f"job {job_id} is still running: wait for it or cancel it first; "
+                f"osml-tasks cleanup --job {job_id} --force does both"
+            )
+        end_job(connections, job_id, JobState.CANCELLED, "it was removed")
+        now = connections.records.now()
+        connections.records.expect_late(job_id, now + sum(queue_limits(job.options.max_wait_time)))
+    return delete_for_good(connections, job)
 
 
 def _count_lost_workers(connections: Connections) -> None:
@@ -179,7 +194,7 @@ def _delete_leftover(connections: Connections, job_id: str, roots: list[S3Uri]) 
         return Cleanup()
     if idle is not None:
         error = f"nothing has happened to it for {idle:.0f} s"
-        connections.publish(end_job(connections, job_id, JobState.FAILED, error))
+        end_job(connections, job_id, JobState.FAILED, error)
     done = delete_directories(connections, job_id, roots)
     logger.warning("deleted %d objects that job %s had left", done.cleaned, job_id)
     return done

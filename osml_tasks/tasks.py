@@ -65,7 +65,8 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
     """Invoke the tiles of a shard that are due, or park the shard until there is capacity."""
     with _job_at_stake(self, shard):
         here = connections()
-        outcome = submit_shard(here, Shard.from_message(shard), _message(self), uuid4().hex, here.publish)
+        told = Shard.from_message(shard)
+        outcome = submit_shard(here, told, _message(self), uuid4().hex, here.publish, ticket=str(self.request.id))
         if outcome.parked:
             raise Ignore
         if outcome.busy:
@@ -135,6 +136,8 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         yield
     except JobNotFoundError as error:
         logger.warning("message dropped: %s", error)
+        if "shard" in arguments:
+            connections().give_back(Shard.from_message(arguments))
         raise Ignore from error
     except S3OperationError as error:
         if _trouble_lasts(task, arguments) < _patience(error):
@@ -163,6 +166,5 @@ def _patience(error: S3OperationError) -> float:
 def _give_up(arguments: dict[str, Any], error: Exception, *, misconfigured: bool) -> None:
     job_id = check_job_id(arguments.get("job"))
     text = str(error) or repr(error)
-    here = connections()
-    here.publish(end_job(here, job_id, JobState.FAILED, text, misconfigured=misconfigured))
+    end_job(connections(), job_id, JobState.FAILED, text, misconfigured=misconfigured)
     raise error

@@ -386,6 +386,35 @@ def test_of_two_threads_one_stops_a_worker() -> None:
     assert (len(stops), manager.get_stats()["outcomes"]["worker"]["cleaned"]) == (1, 1)
 
 
+def test_a_failure_bucket_of_its_own_is_cleaned_whatever_the_prefix_of_the_outputs() -> None:
+    config = AsyncEndpointConfig(
+        input_bucket="inputs", output_bucket="outputs", output_prefix="output", failure_bucket="failures"
+    )
+    manager = ResourceManager(config, object())  # type: ignore[arg-type]
+    job = new_job_id(1e9)
+    deletable = ["s3://failures/f/1-error.out", f"s3://outputs/failure/{job}/1", "s3://outputs/output/1"]
+    foreign = ["s3://outputs/failure/1", "s3://others/output/1", "s3://inputs/tiles/1"]
+    assert [manager.may_delete(S3Uri.parse(uri)) for uri in deletable + foreign] == [True] * 3 + [False] * 3
+
+
+def test_an_entry_that_no_configuration_allows_is_given_up_in_the_end() -> None:
+    now = [0.0]
+
+    class Willing:
+        def delete(self, uris: Any) -> list[Undeleted]:
+            list(uris)
+            return []
+
+    ledger = MemoryLedger(lambda: now[0])
+    config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs")
+    manager = ResourceManager(config, Willing(), ledger)  # type: ignore[arg-type]
+    ledger.schedule(OBJECT, {"s3://others/a": 0.0})
+    for _ in range(8 * 24):
+        now[0] += 3600
+        manager.cleanup(retry=False)
+    assert ledger.entries(OBJECT) == {}
+
+
 def test_disabled_holds_even_for_a_process_that_dies() -> None:
     ledger = RedisLedger(fakeredis.FakeRedis())
     config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs", cleanup_policy="disabled")
@@ -439,7 +468,7 @@ def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> 
     write_tiles(tiles, {f"t{number}": {"sleep": 0.2} for number in range(30)})
     job = here.run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
     refused = here.run("cleanup", "--job", job)
-    assert (refused.returncode, "still running: add --force" in refused.stderr) == (2, True)
+    assert (refused.returncode, "still running: wait for it or cancel it" in refused.stderr) == (2, True)
     done = here.run("cleanup", "--job", job, "--force")
     assert done.returncode == 0, done.stderr
     assert '"state": "cancelled"' in here.run("status", job).stdout

@@ -6,7 +6,6 @@ import json
 import queue
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +102,18 @@ def test_each_reason_is_told_one_after_the_other() -> None:
 @pytest.mark.usefixtures("brokerless")
 def test_what_was_found_before_the_endpoint_went_away_is_in_reach() -> None:
     one_by_one = pool("scripted", **ALONE)
+    detector = one_by_one._detector
+    find = detector.find_features
 
-    def tiles() -> Iterator[bytes]:
-        yield tile("first")
-        yield tile("second")
+    def find_once(*arguments: Any) -> Any:
+        found = find(*arguments)
+        detector.endpoint = "no-such-endpoint"
+        return found
 
-    assert one_by_one.process_tiles_async(tiles()) == (2, 0)
-    one_by_one._detector.endpoint = "no-such-endpoint"
+    detector.find_features = find_once  # type: ignore[method-assign]
     with pytest.raises(EndpointUnusableError):
-        one_by_one.process_tiles_async(tiles())
-    assert one_by_one.features["features"] == []
+        one_by_one.process_tiles_async([tile("first"), tile("second")])
+    assert names(one_by_one.features["features"]) == ["first"]
 
 
 def test_its_own_config_says_what_is_kept(brokerless: Fleet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import create_job, open_connections, start_job
-from osml_tasks.errors import ExtensionRuntimeError
+from osml_tasks.errors import ExtensionRuntimeError, S3AccessError
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobState
+from osml_tasks.jobs import Job, JobState, Shard
 from osml_tasks.ledger import ResourceType
 from osml_tasks.remote_call import called_job
 from osml_tasks.sources import find_tiles
-from osml_tasks.sweep import clean_up_jobs, sweep
+from osml_tasks.sweep import clean_up_jobs, remove_job, sweep
 from tests.integration.fleet import Fleet, wait_until, write_tiles
 
 
@@ -61,7 +62,7 @@ def of(fleet: Fleet, job_id: str) -> list[str]:
 def test_whoever_loses_the_race_against_completion_changes_nothing(connections: Connections, tiles: Path) -> None:
     handle = completed(connections, tiles)
     for state in (JobState.CANCELLED, JobState.FAILED):
-        assert end_job(connections, handle.job_id, state, "too late") == ()
+        end_job(connections, handle.job_id, state, "too late")
     assert handle.status().state is JobState.COMPLETED
     assert len(handle.result()["features"]) == 1
     handle.discard()
@@ -131,13 +132,86 @@ def test_the_callers_delay_counts_and_not_the_workers(here: Fleet, tiles: Path) 
 @pytest.mark.parametrize("policy", ["delayed", "disabled"])
 def test_answers_outside_of_the_jobs_directories_are_not_forgotten(here: Fleet, tiles: Path, policy: str) -> None:
     patient = open_connections(AsyncEndpointConfig(cleanup_policy=policy, cleanup_delay_seconds=3600))
-    write_tiles(tiles, {f"t{number}": {} for number in range(3)})
+    write_tiles(tiles, {f"{policy}-{number}": {"fail_first": number} for number in range(3)})
     handle = start_job(patient, find_tiles([str(tiles)]), "old-region")
     assert handle.wait(60).state is JobState.COMPLETED
-    assert len(here.objects()) > 3
+    # Three outputs, three failure objects, and what is in the job's directory.
+    assert len(here.objects()) > 6
     clean_up_jobs(patient, force=True)
-    assert patient.resources.cleanup(force=True).cleaned >= 3
     assert here.objects() == []
+
+
+@pytest.mark.parametrize("policy", ["immediate", "delayed", "disabled"])
+def test_s3_in_trouble_keeps_no_job_from_its_end(
+    here: Fleet, tiles: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    patient = open_connections(AsyncEndpointConfig(cleanup_policy=policy))
+    job = prepared(patient, tiles)
+    handle = JobHandle(patient, job.job_id)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise S3AccessError("LIST s3://fleet-in/ was denied", uri="s3://fleet-in/")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(job_cleanup, "delete_directories", refused)
+        assert handle.cancel()
+        assert handle.wait(1).state is JobState.CANCELLED
+        with suppress(S3AccessError):
+            handle.discard()
+        patient.resources.ledger.schedule(ResourceType.JOB, {job.job_id: 0.0})
+        clean_up_jobs(patient)
+    assert len(of(here, job.job_id)) == 2
+    clean_up_jobs(patient, force=True)
+    assert of(here, job.job_id) == []
+
+
+def test_a_kept_job_that_is_removed_leaves_nothing_even_later(here: Fleet, tiles: Path) -> None:
+    keeping = open_connections(AsyncEndpointConfig(cleanup_policy="disabled"))
+    write_tiles(tiles, {f"t{number}": {} for number in range(3)})
+    handle = start_job(keeping, find_tiles([str(tiles)]), "one-at-a-time")
+    wait_until(lambda: handle.progress().invoked == 3)
+    assert remove_job(keeping, handle.job_id, force=True).failed == 0
+    wait_until(lambda: here.stats("one-at-a-time")["in_flight"] == 0)
+    keeping.resources.ledger.schedule(ResourceType.JOB, {handle.job_id: 0.0})
+    wait_until(lambda: clean_up_jobs(keeping, force=True).failed == 0 and not of(here, handle.job_id))
+
+
+def test_a_worker_that_is_stopped_while_it_starts_a_job_leaves_it_to_the_next(
+    here: Fleet, connections: Connections, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = replace(connections, config=connections.config.model_copy(update={"tile_roots": (here.tiles,)}))
+    write_tiles(tiles, {"a": {}})
+    call = f"stopped-{time.time()}"
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("osml_tasks.detection._stage", stopped)
+        with pytest.raises(SystemExit):
+            called_job(local, call, str(tiles), "scripted", {})
+    job, shards = called_job(local, call, str(tiles), "scripted", {})
+    assert (len(shards), JobHandle(local, job.job_id).status().state) == (1, JobState.QUEUED)
+    JobHandle(local, job.job_id).cancel()
+
+
+def test_a_shard_whose_job_is_unknown_holds_no_capacity(connections: Connections) -> None:
+    lost = Shard("lost-job", 0, 0, 4, 0, 0)
+    connections.records._redis.sadd("osml:endpoints", "lonely")
+    assert connections.capacity.request("lonely", lost, 4, 4, "").held
+    connections.give_back(lost)
+    assert connections.records._redis.hlen("osml:capacity:lonely:held") == 0
+
+
+def test_the_policy_counts_even_where_another_process_has_to_clean_up(here: Fleet, tiles: Path) -> None:
+    patient = open_connections(AsyncEndpointConfig(cleanup_policy="delayed", cleanup_delay_seconds=7200))
+    job = prepared(patient, tiles)
+    elsewhere = replace(patient, config=patient.config.model_copy(update={"input_bucket": "somebody-elses"}))
+    end_job(elsewhere, job.job_id, JobState.FAILED, "of another bucket")
+    due = patient.resources.ledger.entries(ResourceType.JOB)[job.job_id]
+    assert due - patient.records.now() > 7000
+    clean_up_jobs(patient, force=True)
+    assert of(here, job.job_id) == []
 
 
 @pytest.fixture

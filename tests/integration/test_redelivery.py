@@ -151,7 +151,7 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections,
     shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
     for shard in shards:
         submitted(connections, shard)
-    end_job(connections, shards[0].job, JobState.FAILED, "the endpoint is gone", misconfigured=True)
+    end_job(connections, shards[0].job, JobState.FAILED, "the endpoint is gone", misconfigured=True, publish=ignore)
     status = JobHandle(connections, shards[0].job).status()
     assert (status.state, status.error) == (JobState.FAILED, "the endpoint is gone")
     assert submitted(connections, shards[5]) == Submission()
@@ -253,4 +253,4 @@ def empty(connections: Connections) -> None:
 
 def fail_and_forget(connections: Connections, job_id: str) -> None:
     """End a job that a test leaves in the middle of its life."""
-    end_job(connections, job_id, JobState.FAILED, "the test is over")
+    end_job(connections, job_id, JobState.FAILED, "the test is over", publish=ignore)

@@ -62,10 +62,29 @@ def test_who_asks_twice_waits_once(capacity: Capacity) -> None:
 def test_two_messages_of_one_shard_both_get_their_turn(capacity: Capacity) -> None:
     """They may belong to two chords of one job: each counts its own."""
     ask(capacity, shard(0, 20))
-    for message in ("chord A", "chord B", "chord A"):
-        assert not capacity.request("ships", shard(1), 10, 20, message).held
-    granted = capacity.keep("ships", shard(0, 20), 0).messages + capacity.keep("ships", shard(1), 0).messages
-    assert sorted(granted) == ["chord A", "chord B"]
+    for chord in ("A", "B", "A"):
+        assert not capacity.request("ships", shard(1), 10, 20, f"chord {chord}", chord).held
+    assert capacity.keep("ships", shard(0, 20), 0).messages == ("chord A", "chord B")
+    assert capacity.keep("ships", shard(1), 0).messages == ()
+
+
+def test_another_message_of_a_shard_takes_nothing_from_it(capacity: Capacity, redis: Any) -> None:
+    ask(capacity, shard(0, 20))
+    for chord in ("A", "B"):
+        assert not capacity.request("ships", shard(1), 10, 20, f"chord {chord}", chord).held
+    capacity.keep("ships", shard(0, 20), 0)
+    assert capacity.keep("ships", shard(1), 4).messages == ()
+    assert redis.hgetall(f"{KEY_PREFIX}ships:held") == {shard(1).name.encode(): b"4"}
+    assert redis.zscore(f"{KEY_PREFIX}ships:leases", shard(1).name) > redis.time()[0] + 200
+
+
+def test_a_message_that_was_granted_and_perhaps_never_sent_comes_out_when_its_job_is_forgotten(
+    capacity: Capacity,
+) -> None:
+    ask(capacity, shard(0, 20, "other"))
+    ask(capacity, shard(0, 10, "gone"))
+    assert capacity.keep("ships", shard(0, 20, "other"), 0).messages == ("gone/00000",)
+    assert capacity.forget("ships", "gone").messages == ("gone/00000",)
 
 
 def test_a_newcomer_does_not_overtake_who_waits(capacity: Capacity) -> None:

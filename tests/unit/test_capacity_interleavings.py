@@ -56,7 +56,7 @@ class Fleet:
     def forget(self, job: str) -> None:
         grant = self.capacity.forget(self.endpoint, job)
         gone = {name for name in SHARDS if name.startswith(f"{job}/")}
-        assert {name for name in grant.messages if name in gone} == self.waiting & gone
+        assert {name for name in grant.messages if name in gone} == (self.waiting | self.not_taken_up) & gone
         for name in gone:
             self.held.pop(name, None)
             self.waiting.discard(name)
