@@ -29,9 +29,10 @@ def assemble_job(connections: Connections, job_id: str) -> None:
     """
     job = connections.job(job_id)
     records = connections.records
-    if records.state(job_id) is JobState.COMPLETED:
+    state = records.state(job_id)
+    if state is JobState.COMPLETED:
         records.close(job_id, records.now())
-    if records.state(job_id).is_over:
+    if state.is_over:
         return
     if not records.is_assembled(job_id):
         records.set_state(job_id, JobState.ASSEMBLING)
@@ -69,10 +70,9 @@ def end_job(
     records, ledger = connections.records, connections.resources.ledger
     try:
         job = records.job(job_id)
-        completed = records.state(job_id) is JobState.COMPLETED
+        if records.state(job_id) is JobState.COMPLETED:
+            return
     except JobNotFoundError:
-        return
-    if completed:
         return
     # First of all: should this process die on its way, the sweep goes on from there.
     ledger.schedule(ResourceType.JOB, {job_id: ledger.now() + SWEEP_SECONDS})

@@ -67,7 +67,7 @@ class ResourceManager:
     @property
     def policy(self) -> CleanupPolicy:
         """When released resources are deleted."""
-        return self._config.cleanup_policy if self._config.cleanup_enabled else CleanupPolicy.DISABLED
+        return self._config.policy_in_force
 
     @property
     def ledger(self) -> Ledger:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError
-from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs
+from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs, remember_answers
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
@@ -138,10 +137,9 @@ class _Collector:
                 settled[index] = expire(self._records[index], self._job.options)
         for index, record in settled.items():
             standings[index] = Standing.FAILED if record.given_up else Standing.WAITING
-        if self._job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
-            # Another attempt has other locations, and these would be forgotten.
-            failed = [self._records[index] for index in refused]
-            self._connections.records.note_locations(self._job.job_id, _unforeseen(failed))
+        # Another attempt has other locations, and these would be forgotten.
+        failed = [self._records[index] for index in refused]
+        remember_answers(self._connections, self._job, _unforeseen(failed), late=False)
         self._records |= settled
         self._connections.records.set_tiles(self._shard, settled)
         clean_up_answers(self._connections, self._job, [arrivals.failures[index].uri for index in refused])
@@ -216,8 +214,7 @@ class _Collector:
         if late:
             expect_late_outputs(self._connections, self._job, self._now)
         clean_up_answers(self._connections, self._job, _answers(arrivals, self._records))
-        if late or self._job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
-            self._connections.records.note_locations(self._job.job_id, _unforeseen(self._records.values()))
+        remember_answers(self._connections, self._job, _unforeseen(self._records.values()), late=late)
         clean_up_payloads(self._connections, self._job, self._payload_keys(tiles))
 
     def _payload_keys(self, tiles: list[Tile]) -> Iterator[str]:

@@ -188,6 +188,11 @@ class AsyncEndpointConfig(BaseSettings):
             yield "external_id (ASYNC_SM_EXTERNAL_ID) is set without assume_role_arn: name the role to assume, too"
 
     @property
+    def policy_in_force(self) -> CleanupPolicy:
+        """``cleanup_policy``, or ``disabled`` where ``cleanup_enabled`` is off."""
+        return self.cleanup_policy if self.cleanup_enabled else CleanupPolicy.DISABLED
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that give another process this configuration."""
         values = {name: getattr(self, name) for name in AsyncEndpointConfig.model_fields}

@@ -133,8 +133,7 @@ def planned_shards(connections: Connections, job: Job) -> list[Shard]:
 
 def new_id(connections: Connections) -> str:
     """An id for a job of this configuration."""
-    config = connections.config
-    kept = config.cleanup_policy is CleanupPolicy.DISABLED or not config.cleanup_enabled
+    kept = connections.config.policy_in_force is CleanupPolicy.DISABLED
     return new_job_id(connections.records.now(), kept=kept)
 
 

@@ -22,6 +22,7 @@ from osml_tasks.endpoint import (
     Invocation,
     check_answer,
     content_type,
+    longest_life,
     queue_limits,
     runtime_client,
 )
@@ -286,7 +287,7 @@ class _Call:
     def _clean_up(self) -> None:
         resources = self._detector.resources
         done = resources.release_s3_objects(self._done_with)
-        late = float(sum(queue_limits(self._config.max_wait_time)))
+        late = longest_life(self._config.max_wait_time)
         done += resources.release_s3_objects(self._may_come_late, after=late)
         put(self._metrics, Metric.CLEANUP_COUNT, done.cleaned)
         put(self._metrics, Metric.CLEANUP_ERRORS, done.failed)

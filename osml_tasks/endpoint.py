@@ -99,6 +99,11 @@ def queue_limits(max_wait_time: float) -> tuple[int, int]:
     return round(min(max(max_wait_time, 60), 21_600)), round(min(max(max_wait_time, 1), 3_600))
 
 
+def longest_life(max_wait_time: float) -> float:
+    """How long after an invocation its output may still appear, s: all its time in queue and model."""
+    return float(sum(queue_limits(max_wait_time)))
+
+
 def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accepted:
     """Call ``InvokeEndpointAsync`` with a payload inline, or with where it lies in S3.
 

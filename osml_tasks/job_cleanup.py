@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
-from osml_tasks.endpoint import queue_limits
+from osml_tasks.endpoint import longest_life
 from osml_tasks.jobs import Job
 from osml_tasks.ledger import ResourceType
 from osml_tasks.s3 import S3Object, S3Uri
@@ -20,6 +20,15 @@ def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri
     """
     if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
         connections.resources.delete(answers, job_id=job.job_id)
+
+
+def remember_answers(connections: Connections, job: Job, answers: Iterable[S3Uri], *, late: bool) -> None:
+    """Note answers outside of the job's directories that are not deleted for good yet: nobody else will know them.
+
+    :param late: whether they may yet appear.
+    """
+    if late or job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
+        connections.records.note_locations(job.job_id, answers)
 
 
 def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -> None:
@@ -98,7 +107,7 @@ def expect_late_outputs(connections: Connections, job: Job, now: float) -> None:
     policy = job.options.cleanup_policy
     if policy == CleanupPolicy.DISABLED:
         return
-    connections.records.expect_late(job.job_id, now + sum(queue_limits(job.options.max_wait_time)))
+    connections.records.expect_late(job.job_id, now + longest_life(job.options.max_wait_time))
     if policy == CleanupPolicy.IMMEDIATE:
         connections.resources.ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
+from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import NotAllowedError
 
 DEFAULT_SHARD_SIZE = 50
@@ -144,8 +144,7 @@ class JobOptions:
     def from_config(cls, config: AsyncEndpointConfig) -> JobOptions:
         """Take a job's options from a configuration."""
         options = {field.name: getattr(config, field.name) for field in fields(cls)}
-        policy = config.cleanup_policy if config.cleanup_enabled else CleanupPolicy.DISABLED
-        return cls(**options | {"cleanup_policy": policy.value})
+        return cls(**options | {"cleanup_policy": config.policy_in_force.value})
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class PayloadSender:
                 raise
             # Some regions take no payload inline. Whether that was the reason shows when the same
             # payload is accepted from S3; if it is not, this raises what is wrong with the payload.
-            accepted = self._invoke(invocation, self.upload(ready, upload_to))
+            accepted = self._invoke(invocation, self._upload(ready, len(ready), upload_to))
             self._inline_refused = True
             self._on_inline_refused(refusal)
             return accepted
@@ -74,7 +74,7 @@ class PayloadSender:
             raise SourceError(f"{where} has {size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller")
         if not self._inline_refused and 0 < size <= self._inline_max_bytes:
             return payload if isinstance(payload, bytes) else _read(payload)
-        return self.upload(payload, upload_to)
+        return self._upload(payload, size, upload_to)
 
     def _invoke(self, invocation: Invocation, payload: bytes | S3Uri) -> Accepted:
         with timing(self._metrics, Metric.INVOCATION_DURATION):
@@ -84,9 +84,7 @@ class PayloadSender:
             put(self._metrics, Metric.INLINE_COUNT)
         return accepted
 
-    def upload(self, payload: bytes | Path, uri: S3Uri) -> S3Uri:
-        """Write a payload to S3."""
-        size = len(payload) if isinstance(payload, bytes) else _size(payload)
+    def _upload(self, payload: bytes | Path, size: int, uri: S3Uri) -> S3Uri:
         self._on_uploaded(uri)
         with timing(self._metrics, Metric.S3_UPLOAD_DURATION):
             self._s3.put(uri, payload)

@@ -28,11 +28,15 @@ class TileFailure:
     error: str
     attempts: int
 
-    def to_json(self) -> bytes:
-        """The failure as one line; the index is for sorting only."""
-        values = asdict(self)
+    def entry(self) -> dict[str, Any]:
+        """The failure as a report has it; the index is for sorting only."""
+        values = asdict(self) | {"reason": self.reason.value}
         del values["index"]
-        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+        return values
+
+    def to_json(self) -> bytes:
+        """The same as one line."""
+        return orjson.dumps(self.entry(), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from osml_tasks.errors import (
 from osml_tasks.features import add_provenance
 from osml_tasks.jobs import Reason
 from osml_tasks.metrics import MetricsSink
+from osml_tasks.report import TileFailure
 from osml_tasks.sources import SourceTile
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def failure(tile: str, error: ExtensionError, max_retries: int = 0) -> dict[str,
     """
     reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), Reason.INPUT)
     attempts = 1 + (max_retries if reason in (Reason.MODEL, Reason.THROTTLED) else 0)
-    return {"tile": tile, "reason": reason.value, "error": str(error), "attempts": attempts}
+    return TileFailure(0, tile, reason, str(error), attempts).entry()
 
 
 def _features(detector: AsyncSMDetector, tile: SourceTile, metrics: MetricsSink | None) -> list[dict[str, Any]]:

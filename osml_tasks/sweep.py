@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -10,15 +11,15 @@ from osml_tasks.assembly import end_job
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
-from osml_tasks.endpoint import queue_limits
+from osml_tasks.endpoint import longest_life
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError, S3OperationError
 from osml_tasks.job_cleanup import (
-    clean_up_job,
     delete_directories,
     delete_for_good,
     delete_job,
     expect_late_outputs,
     in_directories,
+    schedule_cleanup,
 )
 from osml_tasks.jobs import JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
@@ -91,9 +92,9 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
     keep_result = status.state is JobState.COMPLETED and not (status.fetched or force)
     if status.finished is None:
         # Whoever ended it died on the way: this is what was left to be done.
-        clean_up_job(connections, job, keep_result=keep_result)
         expect_late_outputs(connections, job, now)
         if job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
+            schedule_cleanup(connections, job)
             return Cleanup()
     if job.options.cleanup_policy == CleanupPolicy.DISABLED and not (status.fetched or force):
         ledger.hold(ResourceType.JOB, [job_id])
@@ -121,7 +122,7 @@ def remove_job(connections: Connections, job_id: str, *, force: bool = False) ->
         if not is_made_here(job_id):
             raise
         # Its records have expired, or were lost; its directories are known by its id.
-        return delete_directories(connections, job_id, output_places(connections))
+        return delete_directories(connections, job_id, output_folders(connections))
     job = connections.job(job_id)
     if not status.state.is_over:
         if not force:
@@ -130,8 +131,8 @@ def remove_job(connections: Connections, job_id: str, *, force: bool = False) ->
                 f"osml-tasks cleanup --job {job_id} --force does both"
             )
         end_job(connections, job_id, JobState.CANCELLED, "it was removed")
-        now = connections.records.now()
-        connections.records.expect_late(job_id, now + sum(queue_limits(job.options.max_wait_time)))
+        # Whatever the policy: this one is not to leave anything.
+        connections.records.expect_late(job_id, connections.records.now() + longest_life(job.options.max_wait_time))
     return delete_for_good(connections, job)
 
 
@@ -151,39 +152,34 @@ def delete_leftovers(connections: Connections) -> Cleanup:
     A directory goes when its newest object is older than ``cleanup_leftover_seconds`` and no record says
     that its job is at work; a job that has a record and made no progress for as long is ended first.
     """
-    places = output_places(connections)
-    input_place = connections.input_uri(connections.config.input_prefix)
-    names = {name for place in [input_place, *places] for name in connections.s3.folders(place) if may_be_swept(name)}
-    return sum((_delete_if_dead(connections, name, places) for name in sorted(names)), Cleanup())
+    outputs = output_folders(connections)
+    inputs = connections.s3.folders(connections.input_uri(connections.config.input_prefix))
+    names = {name for folders in (inputs, *outputs.values()) for name in folders if may_be_swept(name)}
+    return sum((_delete_if_dead(connections, name, outputs) for name in sorted(names)), Cleanup())
 
 
-def output_places(connections: Connections) -> list[S3Uri]:
-    """Where endpoints write that this process knows and may list."""
+def output_folders(connections: Connections) -> dict[S3Uri, Sequence[str]]:
+    """Where endpoints write that this process knows and may list, and the directories there."""
     configured = S3Uri(connections.config.output_bucket, connections.config.output_prefix)
     known = [*connections.records.roots(), *([configured] if configured.key else [])]
-    places = dict.fromkeys(S3Uri(root.bucket, root.key.rstrip("/")) for root in known)
-    return [place for place in places if _is_listable(connections, place)]
+    folders: dict[S3Uri, Sequence[str]] = {}
+    for place in dict.fromkeys(S3Uri(root.bucket, root.key.rstrip("/")) for root in known):
+        if place.bucket in connections.config.readable_output_buckets:
+            try:
+                folders[place] = connections.s3.folders(place)
+            except S3OperationError as error:
+                logger.warning("leftovers under %s are not looked for: %s", place, error)
+    return folders
 
 
-def _is_listable(connections: Connections, place: S3Uri) -> bool:
-    if place.bucket not in connections.config.readable_output_buckets:
-        return False
-    try:
-        connections.s3.folders(place)
-    except S3OperationError as error:
-        logger.warning("leftovers under %s are not looked for: %s", place, error)
-        return False
-    return True
-
-
-def _delete_if_dead(connections: Connections, job_id: str, roots: list[S3Uri]) -> Cleanup:
+def _delete_if_dead(connections: Connections, job_id: str, roots: Collection[S3Uri]) -> Cleanup:
     try:
         return _delete_leftover(connections, job_id, roots)
     except ExtensionError as error:
         return connections.resources.note_job(job_id, str(error))
 
 
-def _delete_leftover(connections: Connections, job_id: str, roots: list[S3Uri]) -> Cleanup:
+def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3Uri]) -> Cleanup:
     age = connections.config.cleanup_leftover_seconds
     idle = connections.records.idle_seconds(job_id)
     if idle is not None and idle < age:

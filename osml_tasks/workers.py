@@ -133,6 +133,7 @@ class AsyncTileWorkerPool:
             broker = stack.enter_context(Broker(directory))
             app = new_app(broker.url)
             env = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": broker.url} | self._credentials()
+            config = self._worker_config()
             options: dict[str, Any] = {
                 "env": env,
                 "app": app,
@@ -140,12 +141,12 @@ class AsyncTileWorkerPool:
                 "resources": self._detector.resources,
             }
             workers = [
-                AsyncSubmissionWorker(self._worker_config(), **options),
-                AsyncResultsWorker(self._worker_config(), **options),
-                AssemblyWorker(self._worker_config(), beat=True, **options),
+                AsyncSubmissionWorker(config, **options),
+                AsyncResultsWorker(config, **options),
+                AssemblyWorker(config, beat=True, **options),
             ]
             stack.enter_context(running(workers))
-            yield stack.enter_context(closing(connect(self._worker_config(), app, self._detector.session)))
+            yield stack.enter_context(closing(connect(config, app, self._detector.session)))
 
     def _worker_config(self) -> AsyncEndpointConfig:
         # What others have left is not this fleet's to find: it knows of no job but its own.

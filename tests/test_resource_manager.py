@@ -64,6 +64,14 @@ class Stubborn(S3Manager):
         return [Undeleted(uri, "AccessDenied: no") for uri in wanted if uri in self.refused]
 
 
+class Willing:
+    """S3 that deletes whatever it is asked to."""
+
+    def delete(self, uris: Any) -> list[Undeleted]:
+        list(uris)
+        return []
+
+
 # The ledgers, one like the other.
 
 
@@ -350,11 +358,6 @@ def test_refused_objects_are_tried_again_ever_more_seldom_by_the_sweep() -> None
 def test_delayed_objects_do_not_pile_up() -> None:
     now = [0.0]
 
-    class Willing:
-        def delete(self, uris: Any) -> list[Undeleted]:
-            list(uris)
-            return []
-
     config = AsyncEndpointConfig(
         input_bucket="inputs", output_bucket="outputs", cleanup_policy="delayed", cleanup_delay_seconds=60
     )
@@ -399,11 +402,6 @@ def test_a_failure_bucket_of_its_own_is_cleaned_whatever_the_prefix_of_the_outpu
 
 def test_an_entry_that_no_configuration_allows_is_given_up_in_the_end() -> None:
     now = [0.0]
-
-    class Willing:
-        def delete(self, uris: Any) -> list[Undeleted]:
-            list(uris)
-            return []
 
     ledger = MemoryLedger(lambda: now[0])
     config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs")
