@@ -11,56 +11,24 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
 
-from osml_tasks.cleanup import SWEEP_SECONDS
+from osml_tasks.celery_settings import DEFAULT_BROKER_URL
 from osml_tasks.errors import ExtensionConfigurationError
-from osml_tasks.records import RECORD_SECONDS
-
-SUBMIT_QUEUE = "osml.submit"
-POLL_QUEUE = "osml.poll"
-ASSEMBLE_QUEUE = "osml.assemble"
-CLEANUP_QUEUE = "osml.cleanup"
-QUEUES = (SUBMIT_QUEUE, POLL_QUEUE, ASSEMBLE_QUEUE, CLEANUP_QUEUE)
-
-DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
-
-_SETTINGS: dict[str, Any] = {
-    "broker_connection_retry_on_startup": True,
-    # What a dead worker held comes back after this many seconds. No task and no countdown of ours
-    # stays silent for half as long.
-    "broker_transport_options": {"visibility_timeout": 90},
-    "task_serializer": "json",
-    "result_serializer": "json",
-    "accept_content": ["json"],
-    "task_queues": [Queue(name) for name in QUEUES],
-    "task_default_queue": CLEANUP_QUEUE,
-    "task_create_missing_queues": False,
-    "task_routes": {
-        "osml_tasks.detect": {"queue": SUBMIT_QUEUE},
-        "osml_tasks.submit": {"queue": SUBMIT_QUEUE},
-        "osml_tasks.poll": {"queue": POLL_QUEUE},
-        "osml_tasks.assemble": {"queue": ASSEMBLE_QUEUE},
-        "osml_tasks.cleanup": {"queue": CLEANUP_QUEUE},
-    },
-    # A message is given back only after its work is done, or when the process doing it was killed.
-    "task_acks_late": True,
-    "task_reject_on_worker_lost": True,
-    "worker_prefetch_multiplier": 1,
-    "worker_cancel_long_running_tasks_on_connection_loss": False,
-    # A chord counts its shards in keys that must outlive the longest job.
-    "result_expires": RECORD_SECONDS,
-    "beat_schedule": {
-        "sweep": {
-            "task": "osml_tasks.cleanup",
-            "schedule": SWEEP_SECONDS,
-            "options": {"expires": SWEEP_SECONDS},
-        }
-    },
-}
 
 
-class _Publisher(Celery):
+class _App(Celery):
+    """An app with this package's settings, under those of an operator."""
+
+    loader_cls = "osml_tasks.celery_settings:SettingsLoader"
+
+    def _load_config(self) -> Any:
+        settings = super()._load_config()  # type: ignore[misc]
+        if not settings.result_backend:
+            settings.result_backend = settings.broker_url
+        return settings
+
+
+class _Publisher(_App):
     """An app of a client, which follows its jobs by their records.
 
     Celery itself would subscribe to the result of each shard, and complain of a broker that is gone
@@ -80,7 +48,10 @@ def new_app(broker_url: str | None = None, result_backend: str | None = None) ->
     :param broker_url: default: ``CELERY_BROKER_URL``, or a server on this machine. The variable wins.
     :param result_backend: where the state of jobs is; default: where the messages are.
     """
-    return _configured(_Publisher("osml_tasks", set_as_current=False), broker_url, result_backend)
+    publisher = _Publisher("osml_tasks", set_as_current=False)
+    given = {"broker_url": broker_url, "result_backend": result_backend}
+    publisher.conf.update({name: value for name, value in given.items() if value})
+    return publisher
 
 
 @lru_cache(maxsize=1)
@@ -89,12 +60,6 @@ def client_app() -> Celery:
     client = _Publisher("osml_tasks", set_as_current=False)
     client.conf.update(dict(app.conf))
     return client
-
-
-def _configured(app: Celery, broker_url: str | None = None, result_backend: str | None = None) -> Celery:
-    broker = broker_url or os.environ.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL
-    app.conf.update(_SETTINGS, broker_url=broker, result_backend=result_backend or broker)
-    return app
 
 
 def broker_is_configured() -> bool:
@@ -116,4 +81,4 @@ def state_client(app: Celery) -> Any:
 
 
 _MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals"]
-app = _configured(Celery("osml_tasks", include=_MODULES, set_as_current=False))
+app = _App("osml_tasks", include=_MODULES, set_as_current=False)

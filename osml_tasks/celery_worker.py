@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from osml_tasks.celery import ASSEMBLE_QUEUE, CLEANUP_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.celery import app as default_app
+from osml_tasks.celery_settings import ASSEMBLE_QUEUE, CLEANUP_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.ledger import ResourceType

@@ -13,8 +13,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import QUEUES, state_client
 from osml_tasks.celery import app as default_app
+from osml_tasks.celery import state_client
+from osml_tasks.celery_settings import QUEUES
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionError, PreflightError, RoleRefusedError
 from osml_tasks.jobs import new_job_id

@@ -10,6 +10,7 @@ from typing import Any
 from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown
 
 from osml_tasks.celery import app, state_client
+from osml_tasks.celery_settings import complaints
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
@@ -28,6 +29,8 @@ def check_configuration(**_: Any) -> None:
         config = AsyncEndpointConfig()
     except ExtensionConfigurationError as error:
         raise SystemExit(f"osml-tasks: {error}") from None
+    if broken := [*complaints(app.conf)]:
+        raise SystemExit("\n".join(f"osml-tasks: {complaint}" for complaint in broken))
     if config.metrics_enabled:
         # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
         import aws_embedded_metrics  # noqa: F401

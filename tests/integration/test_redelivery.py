@@ -20,7 +20,8 @@ import pytest
 import redis
 
 from osml_tasks.assembly import assemble_job, end_job
-from osml_tasks.celery import QUEUES, new_app, state_client
+from osml_tasks.celery import new_app, state_client
+from osml_tasks.celery_settings import QUEUES
 from osml_tasks.collection import Collection, collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from osml_tasks.celery import QUEUES, new_app
+from osml_tasks.celery import new_app
+from osml_tasks.celery_settings import QUEUES
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import connect
 from osml_tasks.detection import start_job

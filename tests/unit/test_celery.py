@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from runpy import run_path
+from typing import Any
 
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
 
-from osml_tasks.celery import QUEUES, app, broker_is_configured, client_app, new_app, state_client
+from osml_tasks.celery import app, broker_is_configured, client_app, new_app, state_client
+from osml_tasks.celery_settings import DEFAULT_BROKER_URL, DEFAULTS, QUEUES, complaints
 from osml_tasks.errors import ExtensionConfigurationError
+
+KNOWN_SETTINGS = {name for name, _ in flatten(NAMESPACES)}
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +55,52 @@ def test_importing_the_package_takes_nobodys_place_as_the_current_app() -> None:
     from celery import current_app
 
     assert current_app._get_current_object() is not app
+
+
+def test_the_operators_file_repeats_the_packages_settings_each_with_its_reason() -> None:
+    path = Path(__file__).parents[2] / "celeryconfig.py"
+    settings = {name: value for name, value in run_path(str(path)).items() if name in KNOWN_SETTINGS}
+    assert settings == DEFAULTS
+    for name in settings:
+        (line,) = re.findall(rf"^{name} = .*$", path.read_text(), re.MULTILINE)
+        assert "  # " in line, f"{name} has no reason"
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"broker_transport_options": {"socket_timeout": 5}}, "visibility_timeout .* is not set: set it to 90 s"),
+        ({"broker_transport_options": {"visibility_timeout": 30}}, "visibility_timeout .* is 30"),
+        ({"accept_content": ["pickle"]}, r"accept_content is \['pickle'\]: leave it at \['json'\]"),
+        ({"task_acks_late": False}, "task_acks_late is False: leave it at True"),
+    ],
+)
+def test_settings_that_would_lose_work_are_answered_in_a_line(changed: dict[str, Any], complaint: str) -> None:
+    (said,) = complaints(DEFAULTS | changed)
+    assert re.match(complaint, said)
+
+
+def test_settings_for_another_broker_and_the_packages_own_are_no_reason_to_complain() -> None:
+    assert not [*complaints(DEFAULTS)]
+    assert not [*complaints(DEFAULTS | {"broker_url": "amqp://rabbit", "broker_transport_options": {}})]
+
+
+def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp_path: Path) -> None:
+    (tmp_path / "celeryconfig.py").write_text(
+        "broker_url = 'redis://operators:1/0'\nbroker_transport_options = {'visibility_timeout': 30}\n"
+    )
+    celery = [sys.executable, "-m", "celery", "-A", "osml_tasks"]
+    program = "from osml_tasks.celery import app; print(app.conf.broker_url, app.conf.result_backend)"
+
+    def said(*command: str, **variables: str) -> str:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("CELERY_")} | variables
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
+
+    report = said(*celery, "report")
+    assert "redis://operators:1/0" in report
+    assert "results:redis://operators:1/0" in report
+    assert "redis://theirs:1/0" in said(*celery, "report", CELERY_BROKER_URL="redis://theirs:1/0")
+    buckets = {"ARTIFACT_BUCKET": "one", "ASYNC_SM_OUTPUT_BUCKET": "two"}
+    assert "osml-tasks: visibility_timeout in" in said(*celery, "worker", **buckets)
+    assert said(sys.executable, "-c", program).split() == [DEFAULT_BROKER_URL, DEFAULT_BROKER_URL]

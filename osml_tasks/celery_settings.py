@@ -1,0 +1,107 @@
+"""Celery's settings, as this package needs them; ``celeryconfig.py`` beside a command goes before them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from celery.loaders.app import AppLoader
+from kombu import Queue
+
+from osml_tasks.cleanup import SWEEP_SECONDS
+from osml_tasks.records import RECORD_SECONDS
+
+SUBMIT_QUEUE = "osml.submit"
+POLL_QUEUE = "osml.poll"
+ASSEMBLE_QUEUE = "osml.assemble"
+CLEANUP_QUEUE = "osml.cleanup"
+QUEUES = (SUBMIT_QUEUE, POLL_QUEUE, ASSEMBLE_QUEUE, CLEANUP_QUEUE)
+
+DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
+OPERATORS_MODULE = "celeryconfig"
+"""The module that an operator edits, in the directory where a command is called."""
+
+DEFAULTS: dict[str, Any] = {
+    "broker_url": DEFAULT_BROKER_URL,
+    "broker_connection_retry_on_startup": True,
+    # What a dead worker held comes back after this many seconds. No task and no countdown of ours
+    # stays silent for half as long.
+    "broker_transport_options": {"visibility_timeout": 90},
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "accept_content": ["json"],
+    "task_queues": [Queue(name) for name in QUEUES],
+    "task_default_queue": CLEANUP_QUEUE,
+    "task_create_missing_queues": False,
+    "task_routes": {
+        "osml_tasks.detect": {"queue": SUBMIT_QUEUE},
+        "osml_tasks.submit": {"queue": SUBMIT_QUEUE},
+        "osml_tasks.poll": {"queue": POLL_QUEUE},
+        "osml_tasks.assemble": {"queue": ASSEMBLE_QUEUE},
+        "osml_tasks.cleanup": {"queue": CLEANUP_QUEUE},
+    },
+    # A message is given back only after its work is done, or when the process doing it was killed.
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Flower and `celery events` see only what is sent; five small events a step of a shard.
+    "worker_send_task_events": True,
+    "task_send_sent_event": True,
+    # A chord counts its shards in keys that must outlive the longest job.
+    "result_expires": RECORD_SECONDS,
+    "beat_schedule": {
+        "sweep": {
+            "task": "osml_tasks.cleanup",
+            "schedule": SWEEP_SECONDS,
+            "options": {"expires": SWEEP_SECONDS},
+        }
+    },
+}
+
+
+SHORTEST_VISIBILITY_TIMEOUT = 90
+"""Less, and a message would be delivered a second time while its task is at work or waits for its countdown, s."""
+
+
+def complaints(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What an operator's settings break, a line each."""
+    timeout = (settings.get("broker_transport_options") or {}).get("visibility_timeout")
+    over_redis = str(settings.get("broker_url")).startswith(("redis", "valkey", "sentinel"))
+    if over_redis and (timeout is None or timeout < SHORTEST_VISIBILITY_TIMEOUT):
+        yield (
+            f"visibility_timeout in broker_transport_options is {timeout or 'not set'}: "
+            f"set it to {SHORTEST_VISIBILITY_TIMEOUT} s, or a little more"
+        )
+    for name in ("task_serializer", "result_serializer", "accept_content", "task_acks_late", "task_routes"):
+        if settings.get(name) != DEFAULTS[name]:
+            yield f"{name} is {settings.get(name)!r}: leave it at {DEFAULTS[name]!r}"
+
+
+class SettingsLoader(AppLoader):
+    """Reads this package's settings, under an operator's: those of the module that ``CELERY_CONFIG_MODULE``
+    names, or of ``celeryconfig.py`` in the current directory of a ``celery`` or ``osml-tasks`` command.
+
+    A program that imports this package may have a ``celeryconfig.py`` of its own beside it, for an app of
+    its own: that one is left alone.
+    """
+
+    def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> Any:
+        """All settings that are not Celery's own defaults."""
+        return DEFAULTS | self._operators_settings(env)
+
+    def _operators_settings(self, env: str) -> dict[str, Any]:
+        module = os.environ.get(env)
+        if module is None and _is_a_command() and Path(f"{OPERATORS_MODULE}.py").is_file():
+            module = OPERATORS_MODULE
+        found = vars(self.import_from_cwd(module)) if module else {}
+        return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+def _is_a_command() -> bool:
+    context = click.get_current_context(silent=True)
+    callback = None if context is None else context.find_root().command.callback
+    return callback is not None and callback.__module__ in ("celery.bin.celery", "osml_tasks.cli")
