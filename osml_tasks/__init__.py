@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.detection import detect
     from osml_tasks.detectors import AsyncSMDetector
-    from osml_tasks.job_handle import JobHandle
+    from osml_tasks.job_handle import JobHandle, list_jobs, open_job
     from osml_tasks.metrics import AsyncMetricsTracker
     from osml_tasks.workers import AsyncTileWorkerPool
 
@@ -26,6 +26,8 @@ __all__ = [
     "JobHandle",
     "__version__",
     "detect",
+    "list_jobs",
+    "open_job",
 ]
 
 _HOMES = {
@@ -35,6 +37,8 @@ _HOMES = {
     "AsyncTileWorkerPool": "osml_tasks.workers",
     "JobHandle": "osml_tasks.job_handle",
     "detect": "osml_tasks.detection",
+    "list_jobs": "osml_tasks.job_handle",
+    "open_job": "osml_tasks.job_handle",
 }
 
 

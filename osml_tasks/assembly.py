@@ -10,9 +10,10 @@ from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, S3OperationError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
-from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup
+from osml_tasks.job_cleanup import Keep, clean_up_job, expect_late_outputs, schedule_cleanup
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.parts import read_failures
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
 
@@ -40,12 +41,12 @@ def assemble_job(connections: Connections, job_id: str) -> None:
         _write_report(connections, job)
         records.mark_assembled(job_id)
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
-    clean_up_job(connections, job, keep_result=True)
+    clean_up_job(connections, job, Keep.RETRY if records.status(job_id).progress.failed else Keep.RESULT)
     if records.end(job_id, JobState.COMPLETED):
         logger.info("job %s completed", job_id)
     elif records.state(job_id) is not JobState.COMPLETED:
         # Cancelled meanwhile: nobody will ask for what was just written.
-        clean_up_job(connections, job, keep_result=False)
+        clean_up_job(connections, job)
     records.close(job_id, records.now())
 
 
@@ -94,7 +95,7 @@ def _clean_up_ended(connections: Connections, job: Job) -> None:
         schedule_cleanup(connections, job)
         return
     try:
-        clean_up_job(connections, job, keep_result=False)
+        clean_up_job(connections, job)
         expect_late_outputs(connections, job, connections.records.now())
     except ExtensionError as error:
         connections.resources.note_job(job.job_id, str(error))
@@ -146,7 +147,4 @@ def _write_report(connections: Connections, job: Job) -> None:
     status = connections.records.status(job.job_id)
     ended = replace(status, state=JobState.COMPLETED, finished=connections.records.now())
     report = report_of(ended, str(connections.input_uri(job.result_key)))
-    lists = sorted(
-        connections.s3.list(connections.input_uri(f"{job.prefix}failures/")), key=lambda found: found.uri.key
-    )
-    _write(connections, job.report_key, report_lines(report, _chunks(connections, lists)))
+    _write(connections, job.report_key, report_lines(report, read_failures(connections, job)))

@@ -175,7 +175,7 @@ class _Collector:
         progress = writer.write(tiles, arrivals, self._records)
         self._connections.records.set_progress(self._shard, progress)
         self._count(arrivals)
-        self._clean_up(tiles, arrivals)
+        self._clean_up(tiles, arrivals, writer.failed)
         if self._connections.config.metrics_enabled:
             self._measure(progress, arrivals)
         self._connections.records.drop_tiles([self._shard])
@@ -209,18 +209,22 @@ class _Collector:
             properties={"JobId": self._job.job_id, "Shard": self._shard.name},
         )
 
-    def _clean_up(self, tiles: list[Tile], arrivals: Arrivals) -> None:
+    def _clean_up(self, tiles: list[Tile], arrivals: Arrivals, failed: frozenset[int]) -> None:
         late = any(record.attempt > 1 or record.reason is Reason.TIMEOUT for record in self._records.values())
         if late:
             expect_late_outputs(self._connections, self._job, self._now)
         clean_up_answers(self._connections, self._job, _answers(arrivals, self._records))
         remember_answers(self._connections, self._job, _unforeseen(self._records.values()), late=late)
-        clean_up_payloads(self._connections, self._job, self._payload_keys(tiles))
+        clean_up_payloads(self._connections, self._job, self._payload_keys(tiles, failed))
 
-    def _payload_keys(self, tiles: list[Tile]) -> Iterator[str]:
+    def _payload_keys(self, tiles: list[Tile], failed: frozenset[int]) -> Iterator[str]:
+        """The payloads that are not needed any more: a retry needs those that only S3 has."""
         staged = f"{self._connections.input_uri(self._job.prefix)}"
         for tile in tiles:
-            if tile.location.startswith(staged) or self._records[tile.index].uploaded:
+            if tile.location.startswith(staged):
+                if tile.index not in failed:
+                    yield S3Uri.parse(tile.location).key
+            elif self._records[tile.index].uploaded:
                 yield self._job.payload_key(self._shard.shard, tile.index, tile.name)
 
 

@@ -13,7 +13,8 @@ from celery import Celery
 
 from osml_tasks.accounts import session_of
 from osml_tasks.capacity import Capacity
-from osml_tasks.celery import state_client
+from osml_tasks.celery import client_app, state_client
+from osml_tasks.claims import Claims
 from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
@@ -47,6 +48,7 @@ class Connections:
     s3: S3Manager
     runtime: Any
     records: JobRecords
+    claims: Claims
     capacity: Capacity
     resources: ResourceManager
     pool: ThreadPoolExecutor
@@ -62,20 +64,27 @@ class Connections:
         :raises NotAllowedError: if it uses buckets, a prefix or a role other than the configured ones.
         """
         job = self.records.job(job_id)
+        self.check_job(job)
+        return job
+
+    def check_job(self, job: Job) -> None:
+        """Refuse a job that this process may not work on.
+
+        :raises NotAllowedError: it uses buckets, a prefix or a role other than the configured ones.
+        """
         theirs = (job.input_bucket, job.input_prefix, job.output_bucket)
         ours = (self.config.input_bucket, self.config.input_prefix, self.config.output_bucket)
         if theirs != ours:
             raise NotAllowedError(
-                f"job {job_id} keeps its objects in s3://{theirs[0]}/{theirs[1]} with outputs in {theirs[2]!r}, "
+                f"job {job.job_id} keeps its objects in s3://{theirs[0]}/{theirs[1]} with outputs in {theirs[2]!r}, "
                 f"this worker is configured for s3://{ours[0]}/{ours[1]} and {ours[2]!r}: give client and "
                 "workers the same ARTIFACT_BUCKET, ASYNC_SM_INPUT_PREFIX and ASYNC_SM_OUTPUT_BUCKET"
             )
         if job.assume_role_arn != self.config.assume_role_arn:
             raise NotAllowedError(
-                f"job {job_id} is to be done as {job.assume_role_arn or 'no role'}, this worker is configured for "
+                f"job {job.job_id} is to be done as {job.assume_role_arn or 'no role'}, this worker is configured for "
                 f"{self.config.assume_role_arn or 'no role'}: give client and workers the same ASYNC_SM_ASSUME_ROLE_ARN"
             )
-        return job
 
     def publish(self, messages: Iterable[str]) -> None:
         """Send messages that were parked."""
@@ -116,6 +125,11 @@ def call_off(futures: Iterable[Future[Any]]) -> None:
     wait(unfinished)
 
 
+def open_connections(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> Connections:
+    """What a client talks to: the same as a worker, with the state where Celery's results are."""
+    return connect(config, client_app(), session)
+
+
 def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | None = None) -> Connections:
     """Open what a process needs for a configuration.
 
@@ -133,6 +147,7 @@ def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | N
         s3=s3,
         runtime=runtime_client(session, CALLS_AT_A_TIME),
         records=JobRecords(redis),
+        claims=Claims(redis),
         capacity=Capacity(redis),
         resources=ResourceManager(config, s3, RedisLedger(redis)),
         pool=ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="osml-call"),

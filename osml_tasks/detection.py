@@ -1,4 +1,4 @@
-"""How a job starts: tiles in, a chord of submit → poll chains out, a handle to follow it by."""
+"""How a job starts: tiles in, messages out, a handle to follow it by."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, Signature, chain, chord
-
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import client_app
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
-from osml_tasks.connections import Connections, connect
+from osml_tasks.connections import Connections, open_connections
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError
 from osml_tasks.job_cleanup import delete_job
+from osml_tasks.job_copy import write_job
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobOptions, JobState, Shard, Tile, new_job_id, plan, shard_size
+from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, Tile, new_job_id, plan, shard_size
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.preflight import check_broker
+from osml_tasks.publishing import publish_job
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import Source, SourceTile, find_tiles
 
@@ -66,11 +65,6 @@ def detect(
     return start_job(connections, tiles, endpoint, stage=stage)
 
 
-def open_connections(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> Connections:
-    """What a client talks to: the same as a worker, with the state where Celery's results are."""
-    return connect(config, client_app(), session)
-
-
 def start_job(
     connections: Connections,
     sources: Sequence[SourceTile],
@@ -85,7 +79,7 @@ def start_job(
     """
     job, shards = create_job(connections, sources, endpoint, stage=stage, on_staged=on_staged)
     try:
-        job_chord(connections.app, job, shards).apply_async()
+        publish_job(connections.app, job, shards)
     except BaseException:
         _take_back(connections, job)
         raise
@@ -106,7 +100,7 @@ def create_job(
     :param job_id: default: a new one. One that is given may be created again, after an interruption.
     """
     job = _job(connections, endpoint, len(sources), job_id)
-    size = shard_size(job.tiles, job.options.max_concurrent_jobs)
+    size = job.rounds[0].shard_size
     tiles = [_tile(job, index, source, index // size, stage) for index, source in enumerate(sources)]
     lines = [tile.to_json() for tile in tiles]
     connections.records.create(job)
@@ -114,21 +108,13 @@ def create_job(
         _stage(connections, sources, tiles, on_staged)
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
+        write_job(connections, job)
     except BaseException as error:
         # A message that comes again goes on with the job that it began, if only its worker was stopped.
         if job_id is None or isinstance(error, Exception):
             _take_back(connections, job)
         raise
-    return job, list(plan(job.job_id, lines, size))
-
-
-def planned_shards(connections: Connections, job: Job) -> list[Shard]:
-    """The shards of a job that was created before, from its manifest.
-
-    :raises ObjectNotFoundError: there is none, so it never was.
-    """
-    lines = connections.s3.get(connections.input_uri(job.manifest_key)).splitlines(keepends=True)
-    return list(plan(job.job_id, lines, shard_size(job.tiles, job.options.max_concurrent_jobs)))
+    return job, list(plan(job, lines))
 
 
 def new_id(connections: Connections) -> str:
@@ -143,8 +129,7 @@ def _job(connections: Connections, endpoint: str, tiles: int, job_id: str | None
     return Job(
         job_id=job_id or new_id(connections),
         endpoint=endpoint,
-        tiles=tiles,
-        shards=-(-tiles // shard_size(tiles, config.max_concurrent_jobs)),
+        rounds=(Round(tiles, shard_size(tiles, config.max_concurrent_jobs)),),
         created=now,
         input_bucket=config.input_bucket,
         input_prefix=config.input_prefix,
@@ -182,26 +167,10 @@ def _stage(
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(to_copy))
 
 
-def job_chord(app: Celery, job: Job, shards: Sequence[Shard], *, keep_report: bool = False) -> Signature[Any]:
-    """A job as messages: a chain for each shard, linked by a chord to the assembly.
-
-    :param keep_report: whether the chord's result is the job's report; by default it has none.
-    """
-
-    def step(name: str, *, ignore_result: bool = True, **arguments: Any) -> Signature[Any]:
-        return app.signature(name, kwargs=arguments, immutable=True, ignore_result=ignore_result)
-
-    messages = [shard.to_message() for shard in shards]
-    chains = [
-        chain(step("osml_tasks.submit", **message), step("osml_tasks.poll", **message), app=app) for message in messages
-    ]
-    return chord(chains, step("osml_tasks.assemble", job=job.job_id, ignore_result=not keep_report), app=app)
-
-
 def _take_back(connections: Connections, job: Job) -> None:
     try:
         connections.records.end(job.job_id, JobState.CANCELLED, "the client stopped before the job had started")
-        delete_job(connections, job, keep_result=False)
+        delete_job(connections, job)
         connections.records.close(job.job_id, connections.records.now())
     except ExtensionError:
         # The failure that brought us here is the one to report; the sweep finds what is left.

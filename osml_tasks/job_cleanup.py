@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum, auto
 
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
-from osml_tasks.jobs import Job
+from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import ResourceType
+from osml_tasks.records import JobStatus
 from osml_tasks.s3 import S3Object, S3Uri
 
 
@@ -38,13 +40,27 @@ def clean_up_payloads(connections: Connections, job: Job, keys: Iterable[str]) -
         connections.resources.delete(uris, job_id=job.job_id)
 
 
-def clean_up_job(connections: Connections, job: Job, *, keep_result: bool) -> None:
-    """Delete every object of a job that is over, as its policy says.
+class Keep(Enum):
+    """What of a job that is over stays in S3."""
 
-    :param keep_result: leave result and report for the caller to fetch.
-    """
+    NOTHING = auto()
+    RESULT = auto()
+    """Result and report, for the caller to fetch."""
+    RETRY = auto()
+    """Everything in the input bucket: the result, and what it takes to try failed tiles again."""
+
+
+def worth_keeping(status: JobStatus) -> Keep:
+    """What of a job that is over somebody may yet ask for."""
+    if status.state is not JobState.COMPLETED or status.fetched:
+        return Keep.NOTHING
+    return Keep.RETRY if status.progress.failed else Keep.RESULT
+
+
+def clean_up_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) -> None:
+    """Delete the objects of a job that is over, as its policy says."""
     if job.options.cleanup_policy == CleanupPolicy.IMMEDIATE:
-        delete_job(connections, job, keep_result=keep_result)
+        delete_job(connections, job, keep)
     else:
         schedule_cleanup(connections, job)
 
@@ -65,29 +81,36 @@ def delete_for_good(connections: Connections, job: Job) -> Cleanup:
     now = ledger.now()
     ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
     records.mark_fetched(job.job_id)
-    done = delete_job(connections, job, keep_result=False)
+    done = delete_job(connections, job)
     if not done.failed and records.late_until(job.job_id) <= now:
         ledger.strike(ResourceType.JOB, [job.job_id])
     return done
 
 
-def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> Cleanup:
-    """Delete every object of a job, whatever its policy; what is refused is tried again by the sweep."""
-    keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset[str]()
+def delete_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) -> Cleanup:
+    """Delete the objects of a job, whatever its policy; what is refused is tried again by the sweep."""
     roots = output_roots(connections, job.job_id)
-    done = delete_directories(connections, job.job_id, roots, keep)
+    done = delete_directories(connections, job.job_id, roots, lambda uri: _stays(connections, job, keep, uri))
     return done + connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
 
 
+def _stays(connections: Connections, job: Job, keep: Keep, uri: S3Uri) -> bool:
+    if uri.bucket != connections.config.input_bucket:
+        return False
+    if keep is Keep.RETRY:
+        return uri.key.startswith(job.prefix)
+    return keep is Keep.RESULT and uri.key in (job.result_key, job.report_key)
+
+
 def delete_directories(
-    connections: Connections, job_id: str, roots: Iterable[S3Uri], keep: frozenset[str] = frozenset()
+    connections: Connections, job_id: str, roots: Iterable[S3Uri], stays: Callable[[S3Uri], bool] = lambda uri: False
 ) -> Cleanup:
     """Delete the directories of a job: the one in the input bucket, and one under each of some roots.
 
-    :param keep: keys that stay.
+    :param stays: whether an object is left where it is.
     """
     found = (one.uri for one in in_directories(connections, job_id, roots))
-    done = connections.resources.delete((uri for uri in found if uri.key not in keep), job_id=job_id)
+    done = connections.resources.delete((uri for uri in found if not stays(uri)), job_id=job_id)
     connections.s3.abort_uploads(_directory(connections, job_id))
     return done
 

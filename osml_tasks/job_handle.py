@@ -5,22 +5,44 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geojson
 import orjson
 
 from osml_tasks.assembly import end_job
-from osml_tasks.config import CleanupPolicy
-from osml_tasks.connections import Connections
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
+from osml_tasks.connections import Connections, open_connections
 from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
 from osml_tasks.job_cleanup import delete_for_good, schedule_cleanup
-from osml_tasks.jobs import JobState, Progress
+from osml_tasks.jobs import JobState, Progress, check_job_id
+from osml_tasks.preflight import check_broker
 from osml_tasks.records import JobStatus
 from osml_tasks.report import report_of
+from osml_tasks.resume import Resumption, resume_job
+from osml_tasks.retry import retry_job
 from osml_tasks.s3 import S3Uri
 
+if TYPE_CHECKING:
+    import boto3
+
 _LOOK_EVERY = 0.25
+
+
+def open_job(job_id: str, config: AsyncEndpointConfig | None = None, session: boto3.Session | None = None) -> JobHandle:
+    """The handle of a job that somebody started before, whether or not there are records of it.
+
+    :param config: default: from the environment. It has to name the job's buckets and prefix.
+    :param session: where AWS credentials come from; default: as boto3 finds them.
+    :raises NotAllowedError: that cannot be a job's id.
+    """
+    check_job_id(job_id)
+    return JobHandle(open_connections(config or AsyncEndpointConfig(), session), job_id)
+
+
+def list_jobs(limit: int = 20, config: AsyncEndpointConfig | None = None) -> list[JobStatus]:
+    """Where the latest jobs of the fleet stand, newest first; their records are kept for 7 days."""
+    return open_connections(config or AsyncEndpointConfig()).records.recent(limit)
 
 
 class JobHandle:
@@ -132,6 +154,26 @@ class JobHandle:
         elif policy == CleanupPolicy.DELAYED:
             self._connections.records.mark_fetched(self.job_id)
             schedule_cleanup(self._connections, job)
+
+    def retry(self) -> int:
+        """Try the failed tiles of the completed job again, merged into its result; :meth:`wait` for that as before.
+
+        :return: how many tiles that are; 0 leaves the job as it is.
+        :raises ExtensionConfigurationError: the job is not completed.
+        :raises ExtensionRuntimeError: what it takes is not in S3 any more: it goes with :meth:`discard`.
+        """
+        check_broker()
+        return retry_job(self._connections, self.job_id)
+
+    def resume(self, *, force: bool = False) -> Resumption:
+        """Go on with the job after the broker has lost its messages or records, from what S3 still has.
+
+        :param force: even if it seems to be at work; then some steps are done twice, to no harm.
+        :raises JobNotFoundError: neither the broker nor S3 knows of it.
+        :raises ExtensionConfigurationError: it is over, or seems to be at work.
+        """
+        check_broker()
+        return resume_job(self._connections, self.job_id, force=force)
 
     def _wait_for_completion(self) -> None:
         status = self.wait()

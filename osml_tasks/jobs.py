@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -25,6 +25,9 @@ MAX_SHARD_SIZE = 1000
 """Tiles in a shard at most: what one page of a LIST answers."""
 MAX_SHARDS = 2000
 """Shards in a job, unless ``max_concurrent_jobs`` asks for smaller ones."""
+
+RECORD_NAME = "job.json"
+"""What the copy of a job's record is called, in the job's own directory."""
 
 _MOST = 1 << 40  # no count or offset of ours comes near
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -148,8 +151,25 @@ class JobOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """A go at some of a job's tiles: the first is at all of them, each retry adds one at those that failed.
+
+    :ivar tiles: how many it has; their lines in the manifest follow those of the round before.
+    :ivar shard_size: tiles in each of its shards but the last.
+    """
+
+    tiles: int
+    shard_size: int
+
+    @property
+    def shards(self) -> int:
+        """How many shards it has; their numbers follow those of the round before."""
+        return -(-self.tiles // self.shard_size)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One request: an endpoint, tiles, options. Written once, read by every worker.
+    """One request: an endpoint, tiles, options. Only a retry changes it; a copy in S3 outlives the broker.
 
     :ivar created: seconds since the epoch.
     :ivar assume_role_arn: the role that all its AWS calls are made as, or None.
@@ -157,8 +177,7 @@ class Job:
 
     job_id: str
     endpoint: str
-    tiles: int
-    shards: int
+    rounds: tuple[Round, ...]
     created: float
     input_bucket: str
     input_prefix: str
@@ -174,12 +193,43 @@ class Job:
     def from_json(cls, text: bytes) -> Job:
         """Read a job's record."""
         values = orjson.loads(text)
-        return cls(**values | {"options": JobOptions(**values["options"])})
+        rounds = tuple(Round(**one) for one in values["rounds"])
+        return cls(**values | {"options": JobOptions(**values["options"]), "rounds": rounds})
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles it has, each counted once."""
+        return self.rounds[0].tiles
+
+    @property
+    def lines(self) -> int:
+        """How many lines its manifest has: a tile that is tried again has another."""
+        return sum(one.tiles for one in self.rounds)
+
+    @property
+    def shards(self) -> int:
+        """How many shards all rounds have."""
+        return sum(one.shards for one in self.rounds)
+
+    @property
+    def latest_shards(self) -> range:
+        """The numbers of the last round's shards: what failed in those before was tried again."""
+        return range(self.shards - self.rounds[-1].shards, self.shards)
 
     @property
     def prefix(self) -> str:
         """Where in the input bucket everything of this job lies, with a slash at its end."""
         return f"{self.input_prefix}{self.job_id}/"
+
+    @property
+    def record_key(self) -> str:
+        """The copy of this record, for when the broker is lost."""
+        return f"{self.prefix}{RECORD_NAME}"
+
+    @property
+    def paths_key(self) -> str:
+        """Where the endpoint writes, as it was learnt."""
+        return f"{self.prefix}paths.json"
 
     @property
     def manifest_key(self) -> str:
@@ -275,14 +325,16 @@ def shard_size(tiles: int, max_concurrent_jobs: int) -> int:
     return max(1, min(wanted, max_concurrent_jobs // 4, MAX_SHARD_SIZE))
 
 
-def plan(job_id: str, lines: Sequence[bytes], size: int) -> Iterator[Shard]:
-    """Cut a manifest, given as its lines, into shards of ``size`` tiles."""
-    start = 0
-    for number, first in enumerate(range(0, len(lines), size)):
-        run = lines[first : first + size]
-        end = start + sum(map(len, run))
-        yield Shard(job=job_id, shard=number, first=first, tiles=len(run), start=start, end=end)
-        start = end
+def plan(job: Job, lines: Sequence[bytes]) -> Iterator[Shard]:
+    """The shards of a job, from the lines of its manifest; the tiles of a shard are of one round."""
+    start = number = first = 0
+    for one in job.rounds:
+        last = first + one.tiles
+        while first < last:
+            run = lines[first : min(first + one.shard_size, last)]
+            end = start + sum(map(len, run))
+            yield Shard(job=job.job_id, shard=number, first=first, tiles=len(run), start=start, end=end)
+            start, number, first = end, number + 1, first + len(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,3 +361,8 @@ class Progress:
     def finished(self) -> int:
         """Tiles that are through, well or badly."""
         return self.succeeded + self.failed
+
+    @property
+    def forgiven(self) -> Progress:
+        """The same without the failed tiles: they are tried again, and count there."""
+        return replace(self, invoked=self.invoked - self.failed, failed=0)

@@ -16,6 +16,15 @@ from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
 
 
+def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
+    """The failed tiles of a job, in their order: those of its last round, for it tries all those before again."""
+    wanted = {job.failures_key(shard) for shard in job.latest_shards}
+    there = connections.s3.list(connections.input_uri(f"{job.prefix}failures/"))
+    lists = sorted((found.uri for found in there if found.uri.key in wanted), key=str)
+    for text in connections.overlap(connections.s3.get, lists):
+        yield from map(TileFailure.from_json, text.splitlines())
+
+
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """What a shard's invocations have left in S3 so far, by tile index."""
@@ -42,9 +51,14 @@ class PartWriter:
             for lines in self._lines(tiles, arrivals, records):
                 part.write(lines)
             self._write_failures()
-        failed = len(self._failures)
+        failed = len(self.failed)
         self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2 if failed else 1)
         return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
+
+    @property
+    def failed(self) -> frozenset[int]:
+        """The failed tiles, once the part is written."""
+        return frozenset(failure.index for failure in self._failures)
 
     def _note_failures(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> None:
         for tile in tiles:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -23,10 +22,9 @@ RECORD_SECONDS = 7 * 24 * 3600
 """How long records outlive their last use, s. Longer than the longest job."""
 
 _JOB = "osml:job:"
+_JOBS = "osml:jobs"
 _PROGRESS = "osml:progress:"
 _TILES = "osml:tiles:"
-_CLAIM = "osml:claim:"
-_TROUBLE = "osml:trouble:"
 _METRICS = "osml:metrics:"
 _LOCATIONS = "osml:locations:"
 _ENDPOINTS = "osml:endpoints"
@@ -47,8 +45,15 @@ if redis.call('HSETNX', KEYS[1], 'started', ARGV[1]) == 1 and redis.call('HEXIST
     redis.call('HSET', KEYS[1], 'state', ARGV[2])
 end
 """
-# Deletes a claim only if it is still one's own.
-_UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Has a completed job go on as ARGV[1], in state ARGV[2], with other progress of some shards in ARGV[3] and on.
+_REOPEN = """
+local state, finished = unpack(redis.call('HMGET', KEYS[1], 'state', 'finished'))
+if state ~= 'completed' or not finished then return 0 end
+redis.call('HDEL', KEYS[1], 'ended', 'finished', 'assembled', 'fetched')
+redis.call('HSET', KEYS[1], 'job', ARGV[1], 'state', ARGV[2])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +96,11 @@ class JobRecords:
         self._end = redis.register_script(_END)
         self._start = redis.register_script(_START)
         self._move_on = redis.register_script(_MOVE_ON)
-        self._unclaim = redis.register_script(_UNCLAIM)
-        self.job = lru_cache(maxsize=256)(self._read_job)
+        self._reopen = redis.register_script(_REOPEN)
 
     def now(self) -> float:
         """The server's time, s since the epoch: one clock for all workers."""
-        seconds, microseconds = self._redis.time()
-        return float(seconds + microseconds / 1e6)
+        return server_time(self._redis)
 
     def create(self, job: Job) -> None:
         """Write down a new job as queued."""
@@ -105,8 +108,10 @@ class JobRecords:
         with self._redis.pipeline() as pipe:
             pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
             pipe.expire(key, RECORD_SECONDS)
+            pipe.zadd(_JOBS, {job.job_id: job.created})
             pipe.sadd(_ENDPOINTS, job.endpoint)
-            pipe.expire(_ENDPOINTS, RECORD_SECONDS)
+            for every in (_JOBS, _ENDPOINTS):
+                pipe.expire(every, RECORD_SECONDS)
             pipe.execute()
 
     def _write(self, job_id: str, fields: Mapping[str, str | float]) -> None:
@@ -123,7 +128,11 @@ class JobRecords:
             pipe.expire(_JOB + job_id, RECORD_SECONDS)
             return bool(pipe.execute()[0])
 
-    def _read_job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job:
+        """A job as it was written down.
+
+        :raises JobNotFoundError: if there is no record of it.
+        """
         text = self._redis.hget(_JOB + job_id, "job")
         if text is None:
             raise _not_found(job_id)
@@ -150,16 +159,19 @@ class JobRecords:
             fields, shards = pipe.execute()
         if b"job" not in fields:
             raise _not_found(job_id)
-        return JobStatus(
-            job=Job.from_json(fields[b"job"]),
-            state=JobState(fields[b"state"].decode()),
-            progress=sum((Progress(*orjson.loads(text)) for text in shards), Progress()),
-            started=_number(fields.get(b"started")),
-            finished=_number(fields.get(b"finished")),
-            error=fields[b"error"].decode() if b"error" in fields else None,
-            misconfigured=fields.get(b"misconfigured") == b"1",
-            fetched=fields.get(b"fetched") == b"1",
-        )
+        return _status(fields, shards)
+
+    def recent(self, limit: int) -> list[JobStatus]:
+        """The latest jobs that there are records of, newest first."""
+        self._redis.zremrangebyscore(_JOBS, "-inf", self.now() - 2 * RECORD_SECONDS)
+        names = [name.decode() for name in self._redis.zrevrange(_JOBS, 0, limit - 1)]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(_JOB + name)
+                pipe.hvals(_PROGRESS + name)
+            answers = pipe.execute()
+        found = zip(answers[::2], answers[1::2], strict=True)
+        return [_status(fields, shards) for fields, shards in found if b"job" in fields]
 
     def start(self, job_id: str, now: float) -> None:
         """Note the first invocation; later calls change nothing."""
@@ -182,6 +194,19 @@ class JobRecords:
     def close(self, job_id: str, now: float) -> None:
         """Note that an ended job has been cleaned up after, too: nothing more happens to it."""
         self._write_once(job_id, "finished", now)
+
+    def reopen(self, job: Job, progress: Mapping[int, Progress]) -> bool:
+        """Have a completed job go on, with another round; says whether it was completed.
+
+        :param progress: of those shards whose failed tiles are tried again.
+        """
+        shards = {number: orjson.dumps(done.as_tuple()) for number, done in progress.items()}
+        arguments = [job.to_json(), JobState.QUEUED.value, *(part for shard in shards.items() for part in shard)]
+        keys = [_JOB + job.job_id, _PROGRESS + job.job_id]
+        reopened = bool(self._reopen(keys=keys, args=arguments))
+        for key in keys:
+            self._redis.expire(key, RECORD_SECONDS)
+        return reopened
 
     def mark_assembled(self, job_id: str) -> None:
         """Note that result and report are written: the parts are not needed any more."""
@@ -234,6 +259,11 @@ class JobRecords:
         text = self._redis.hget(_PROGRESS + shard.job, shard.shard)
         return Progress(*orjson.loads(text)) if text else Progress()
 
+    def progress_of_shards(self, job_id: str) -> dict[int, Progress]:
+        """How far each shard of a job has come, by its number."""
+        found = self._redis.hgetall(_PROGRESS + job_id)
+        return {int(number): Progress(*orjson.loads(text)) for number, text in found.items()}
+
     def set_progress(self, shard: Shard, progress: Progress) -> None:
         """Write down how far a shard has come."""
         key = _PROGRESS + shard.job
@@ -285,36 +315,6 @@ class JobRecords:
             totals = pipe.execute()[0]
         return {name.decode(): float(total) for name, total in totals.items()}
 
-    def claim(self, name: str, token: str, seconds: int) -> bool:
-        """Claim a piece of work for one task, or renew one's claim to it."""
-        key = _CLAIM + name
-        if self._redis.set(key, token, nx=True, ex=seconds):
-            return True
-        if self._redis.get(key) != token.encode():
-            return False
-        self._redis.expire(key, seconds)
-        return True
-
-    def unclaim(self, name: str, token: str) -> None:
-        """Give a claim back, if it is still one's own."""
-        self._unclaim(keys=[_CLAIM + name], args=[token])
-
-    def first(self, name: str, value: str) -> str:
-        """The value that was first given to a name; this one, if none was."""
-        self._redis.set(_CLAIM + name, value, nx=True, ex=RECORD_SECONDS)
-        return str(self._redis.get(_CLAIM + name).decode())
-
-    def trouble_lasts(self, name: str, forget_after: int) -> float:
-        """Note trouble with a piece of work, and for how long there has been some, s.
-
-        :param forget_after: seconds without trouble after which it counts as over.
-        """
-        key = _TROUBLE + name
-        now = self.now()
-        self._redis.set(key, now, nx=True, ex=forget_after)
-        since = _number(self._redis.getex(key, ex=forget_after))
-        return now - (since or now)
-
     def expect_late(self, job_id: str, until: float) -> None:
         """Note that outputs may still appear up to a time (s since the epoch)."""
         if until > self.late_until(job_id):
@@ -345,8 +345,30 @@ class JobRecords:
         return sorted(name.decode() for name in self._redis.smembers(_ENDPOINTS))
 
 
+def server_time(redis: Any) -> float:
+    """A Redis server's time, s since the epoch."""
+    seconds, microseconds = redis.time()
+    return float(seconds + microseconds / 1e6)
+
+
+def _status(fields: Mapping[bytes, bytes], shards: Iterable[bytes]) -> JobStatus:
+    return JobStatus(
+        job=Job.from_json(fields[b"job"]),
+        state=JobState(fields[b"state"].decode()),
+        progress=sum((Progress(*orjson.loads(text)) for text in shards), Progress()),
+        started=_number(fields.get(b"started")),
+        finished=_number(fields.get(b"finished")),
+        error=fields[b"error"].decode() if b"error" in fields else None,
+        misconfigured=fields.get(b"misconfigured") == b"1",
+        fetched=fields.get(b"fetched") == b"1",
+    )
+
+
 def _not_found(job_id: str) -> JobNotFoundError:
-    return JobNotFoundError(f"no record of job {job_id!r}: check the id; records are kept for 7 days")
+    return JobNotFoundError(
+        f"no record of job {job_id!r}: check the id; records are kept for 7 days. "
+        f"Where the broker has lost them, osml-tasks resume {job_id} goes on from S3"
+    )
 
 
 def _tiles_key(shard: Shard) -> str:

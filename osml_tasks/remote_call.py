@@ -10,10 +10,11 @@ from typing import Any
 from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
-from osml_tasks.detection import NO_SECRETS, create_job, new_id, planned_shards
+from osml_tasks.detection import NO_SECRETS, create_job, new_id
 from osml_tasks.errors import ExtensionConfigurationError, JobNotFoundError, NotAllowedError, ObjectNotFoundError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
+from osml_tasks.publishing import planned_shards
 from osml_tasks.sources import SourceTile, find_tiles
 from osml_tasks.submission import readable_tile
 
@@ -35,7 +36,7 @@ def called_job(
     :raises SourceError: a source does not exist, or is empty.
     """
     here = replace(connections, config=_configuration(connections.config, options))
-    job_id = here.records.first(f"detect/{call}", new_id(here))
+    job_id = here.claims.first(f"detect/{call}", new_id(here))
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)

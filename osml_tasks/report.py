@@ -29,14 +29,20 @@ class TileFailure:
     attempts: int
 
     def entry(self) -> dict[str, Any]:
-        """The failure as a report has it; the index is for sorting only."""
+        """The failure as a report has it; the index is for this program only."""
         values = asdict(self) | {"reason": self.reason.value}
         del values["index"]
         return values
 
     def to_json(self) -> bytes:
-        """The same as one line."""
-        return orjson.dumps(self.entry(), option=orjson.OPT_APPEND_NEWLINE)
+        """The failure as one line of its shard's list."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> TileFailure:
+        """Read one line of a list."""
+        values = orjson.loads(line)
+        return cls(**values | {"reason": Reason(values["reason"])})
 
 
 def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:
@@ -61,11 +67,11 @@ def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:
     }
 
 
-def report_lines(report: dict[str, Any], failures: Iterable[bytes]) -> Iterator[bytes]:
-    """The report as JSON in pieces, with failures from chunks of lines, however many there are."""
+def report_lines(report: dict[str, Any], failures: Iterable[TileFailure]) -> Iterator[bytes]:
+    """The report as JSON in pieces, however many failures there are."""
     head = orjson.dumps({key: value for key, value in report.items() if key != "failures"})
     yield head[:-1] + b',"failures":[\n'
-    yield from join_lines(failures)
+    yield from join_lines(orjson.dumps(failure.entry(), option=orjson.OPT_APPEND_NEWLINE) for failure in failures)
     yield b"\n]}\n"
 
 

@@ -14,6 +14,7 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
 from osml_tasks.errors import NotAllowedError, RejectedError, S3OperationError, SourceError, ThrottledError
+from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
@@ -73,12 +74,12 @@ def submit_shard(
     if not grant.held:
         return Submission(parked=True)
     claim = f"{shard.name}/submit"
-    if not records.claim(claim, token, CLAIM_SECONDS):
+    if not connections.claims.claim(claim, token, CLAIM_SECONDS):
         return Submission(busy=True)
     try:
         return Submission(resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
     finally:
-        records.unclaim(claim, token)
+        connections.claims.unclaim(claim, token)
 
 
 class _Submitter:
@@ -93,6 +94,7 @@ class _Submitter:
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
+        self._paths_are_news = False
         self._news: dict[int, TileRecord] = {}
         self._metrics = AsyncMetricsTracker()
         self._uploads: set[S3Uri] = set()
@@ -116,6 +118,8 @@ class _Submitter:
             finally:
                 self._write_down()
                 self._count()
+            if self._paths_are_news:
+                write_paths(self._connections, self._job, self._paths)
         again = due_again(self._records)
         return None if again is None else min(max(0.0, again - self._now()), MAX_COUNTDOWN)
 
@@ -206,6 +210,7 @@ class _Submitter:
         if self._paths.output is None:
             seen = OutputPaths(_root(answer.output, outputs), _root(answer.failure, failures))
             self._paths = self._connections.records.learn_paths(self._job.job_id, seen)
+            self._paths_are_news = True
         return TileRecord(
             attempt=attempt,
             invoked_at=self._now(),
@@ -219,7 +224,7 @@ class _Submitter:
         resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))
         self._known |= self._news.keys()
         self._news = {}
-        records.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
+        self._connections.claims.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())
         before = records.progress(self._shard)
         records.set_progress(self._shard, replace(before, invoked=max(invoked, before.invoked)))

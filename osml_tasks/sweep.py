@@ -14,12 +14,14 @@ from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, JobNotFoundError, S3OperationError
 from osml_tasks.job_cleanup import (
+    Keep,
     delete_directories,
     delete_for_good,
     delete_job,
     expect_late_outputs,
     in_directories,
     schedule_cleanup,
+    worth_keeping,
 )
 from osml_tasks.jobs import JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
@@ -50,7 +52,7 @@ def _clean_up_objects(connections: Connections) -> None:
 def _look_for_leftovers(connections: Connections) -> None:
     if not connections.config.cleanup_leftover_seconds:
         return
-    if connections.records.claim("leftovers", uuid4().hex, LEFTOVERS_EVERY_SECONDS):
+    if connections.claims.claim("leftovers", uuid4().hex, LEFTOVERS_EVERY_SECONDS):
         delete_leftovers(connections)
 
 
@@ -89,7 +91,7 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
         return Cleanup()
     connections.records.close(job_id, now)
     job = connections.job(job_id)
-    keep_result = status.state is JobState.COMPLETED and not (status.fetched or force)
+    keep = Keep.NOTHING if force else worth_keeping(status)
     if status.finished is None:
         # Whoever ended it died on the way: this is what was left to be done.
         expect_late_outputs(connections, job, now)
@@ -99,7 +101,7 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
     if job.options.cleanup_policy == CleanupPolicy.DISABLED and not (status.fetched or force):
         ledger.hold(ResourceType.JOB, [job_id])
         return Cleanup()
-    done = delete_job(connections, job, keep_result=keep_result)
+    done = delete_job(connections, job, keep)
     if done.failed:
         return done
     late_until = connections.records.late_until(job_id)

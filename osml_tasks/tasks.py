@@ -19,7 +19,6 @@ from osml_tasks.celery import app
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
-from osml_tasks.detection import job_chord
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
@@ -29,6 +28,7 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
+from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job, short_report
 from osml_tasks.submission import submit_shard
 from osml_tasks.sweep import remove_job, sweep
@@ -125,7 +125,7 @@ def _resubmit(shard: dict[str, Any], countdown: float | None) -> None:
     if countdown is None:
         return
     name = f"{Shard.from_message(shard).name}/resubmit"
-    if connections().records.claim(name, uuid4().hex, round(countdown) + 1):
+    if connections().claims.claim(name, uuid4().hex, round(countdown) + 1):
         submit.apply_async(kwargs=shard, countdown=countdown)
 
 
@@ -156,7 +156,7 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
 def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any]) -> float:
     """For how long a task has found S3 out of order, s."""
     name = f"{arguments.get('job')}/{arguments.get('shard', '')}/{task.name}"
-    return connections().records.trouble_lasts(name, forget_after=8 * TROUBLE_SECONDS)
+    return connections().claims.trouble_lasts(name, forget_after=8 * TROUBLE_SECONDS)
 
 
 def _patience(error: S3OperationError) -> float:

@@ -469,7 +469,7 @@ def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> 
     assert (refused.returncode, "still running: wait for it or cancel it" in refused.stderr) == (2, True)
     done = here.run("cleanup", "--job", job, "--force")
     assert done.returncode == 0, done.stderr
-    assert '"state": "cancelled"' in here.run("status", job).stdout
+    assert '"state": "cancelled"' in here.run("status", job, "--json").stdout
     assert here.run("cleanup", "--job", new_job_id(1e9)).stdout.startswith("0 deleted")
     wait_until(lambda: here.stats("slow")["in_flight"] == 0)
     wait_until(lambda: here.run("cleanup", "--job", job).stdout.startswith("0 deleted"))

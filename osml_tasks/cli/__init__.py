@@ -24,9 +24,13 @@ EXIT_INTERRUPTED = 130
 _COMMANDS = {
     "demo": "Find ships in a harbour: the whole system on this machine.",
     "detect": "Send tiles through an endpoint and write one GeoJSON file.",
+    "jobs": "List the latest jobs.",
     "status": "Say where a job stands.",
     "watch": "Follow a job until it ends.",
     "result": "Wait for a job and fetch its result.",
+    "cancel": "Stop a job.",
+    "retry": "Try the failed tiles of a job again.",
+    "resume": "Go on with a job after the broker was lost.",
     "cleanup": "Delete what is due, and say what is left.",
     "worker": "Run workers for all queues.",
     "check": "Look whether broker, workers, buckets and endpoint are there.",

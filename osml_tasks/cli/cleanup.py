@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(job_id: str | None, force: bool, as_json: bool) -> int:
     """Delete what is due and what dead jobs have left; say what waits and what cannot be deleted."""
     from osml_tasks.config import AsyncEndpointConfig
-    from osml_tasks.detection import open_connections
+    from osml_tasks.connections import open_connections
     from osml_tasks.jobs import check_job_id
     from osml_tasks.sweep import remove_job
 

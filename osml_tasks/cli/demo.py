@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from osml_tasks.cli.detect import check_writable, run_job
+from osml_tasks.cli.detect import run_job
+from osml_tasks.cli.outcome import check_writable
 
 if TYPE_CHECKING:
     from osml_tasks.local.harbour import Harbour

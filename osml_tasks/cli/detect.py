@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from osml_tasks.cli import EXIT_INTERRUPTED
-from osml_tasks.cli.outcome import finish
+from osml_tasks.cli.outcome import check_writable, finish, output_options
 from osml_tasks.cli.progress import follow, show_staging
-from osml_tasks.errors import ExtensionConfigurationError
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--endpoint", "-e", help="Name of the SageMaker endpoint; with --local the sample model's.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the GeoJSON goes.")
-@click.option("--report", type=click.Path(path_type=Path), help="Where the job's report goes, as JSON.")
+@output_options(required=False)
 @click.option("--wait/--no-wait", default=True, help="With --no-wait print the job's id and leave.")
 @click.option("--stage/--no-stage", default=True, help="With --no-stage workers read the paths themselves.")
 @click.option("--local", is_flag=True, help="Bring broker, S3, sample endpoint and workers up for this call.")
@@ -32,29 +29,35 @@ def command(
     endpoint: str | None,
     output: Path | None,
     report: Path | None,
+    keep: bool,
     wait: bool,
     stage: bool,
     local: bool,
 ) -> int:
     """Send each SOURCE through an endpoint: a file, directory, glob, s3:// URI or s3:// prefix of tiles."""
-    _check_options(endpoint, output, report, wait, local)
-    for path in (output, report):
-        check_writable(path)
+    _check_options(endpoint, output, report, keep, wait, local)
+    check_writable(output, report)
     if local:
         return _detect_locally(sources, endpoint, output, report, stage)
     if not wait:
         click.echo(_start(sources, str(endpoint), stage).job_id)
         return 0
-    return run_job(sources, str(endpoint), output=output, report=report, stage=stage)
+    return run_job(sources, str(endpoint), output=output, report=report, stage=stage, keep=keep)
 
 
 def run_job(
-    sources: tuple[str, ...], endpoint: str, *, output: Path | None, report: Path | None = None, stage: bool = True
+    sources: tuple[str, ...],
+    endpoint: str,
+    *,
+    output: Path | None,
+    report: Path | None = None,
+    stage: bool = True,
+    keep: bool = False,
 ) -> int:
     """Start a job, show its progress, fetch what it has made; says the exit status."""
     handle = _start(sources, endpoint, stage)
     try:
-        return finish(handle, follow(handle), output, report)
+        return finish(handle, follow(handle), output, report, keep=keep)
     except KeyboardInterrupt:
         click.echo(
             f"osml-tasks: interrupted; job {handle.job_id} goes on. Come back to it with: "
@@ -64,13 +67,17 @@ def run_job(
         return EXIT_INTERRUPTED
 
 
-def _check_options(endpoint: str | None, output: Path | None, report: Path | None, wait: bool, local: bool) -> None:
+def _check_options(
+    endpoint: str | None, output: Path | None, report: Path | None, keep: bool, wait: bool, local: bool
+) -> None:
     if not endpoint and not local:
         raise click.UsageError("no endpoint named: add --endpoint NAME, or --local for the sample model")
     if wait and output is None:
         raise click.UsageError("no output named: add -o OUT.geojson, or --no-wait to fetch the result later")
     if not wait and (output or report):
         raise click.UsageError("--no-wait writes no file: leave out -o and --report, and use 'osml-tasks result'")
+    if keep and local:
+        raise click.UsageError("--local ends with this call, so it cannot go with --keep: leave one of them out")
     if not wait and local:
         raise click.UsageError("--local ends with this call, so it cannot go with --no-wait: leave one of them out")
 
@@ -79,7 +86,8 @@ def _start(sources: tuple[str, ...], endpoint: str, stage: bool) -> JobHandle:
     """Check everything that can be checked before the first upload, then start the job."""
     from osml_tasks.accounts import session_of
     from osml_tasks.config import AsyncEndpointConfig
-    from osml_tasks.detection import open_connections, start_job
+    from osml_tasks.connections import open_connections
+    from osml_tasks.detection import start_job
     from osml_tasks.preflight import require
     from osml_tasks.sources import find_tiles
 
@@ -94,25 +102,6 @@ def _start(sources: tuple[str, ...], endpoint: str, stage: bool) -> JobHandle:
 
 def _to_stage(tiles: list[SourceTile], stage: bool) -> int:
     return sum(tile.path is not None for tile in tiles) if stage else 0
-
-
-def check_writable(path: Path | None) -> None:
-    """Find out before the work whether its outcome can be written.
-
-    :raises ExtensionConfigurationError: it cannot.
-    """
-    if path is None:
-        return
-    try:
-        is_directory = path.is_dir()
-    except OSError as error:
-        raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: {error.strerror}") from None
-    if is_directory:
-        raise ExtensionConfigurationError(f"{str(path)!r} is a directory: name a file")
-    if not path.parent.is_dir():
-        raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: there is no directory {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: permission denied")
 
 
 def _detect_locally(

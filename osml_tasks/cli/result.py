@@ -6,25 +6,17 @@ from pathlib import Path
 
 import click
 
-from osml_tasks.cli import EXIT_INTERRUPTED
+from osml_tasks.cli.outcome import check_writable, come_back, output_options
 
 
 @click.command
 @click.argument("job_id", metavar="JOB")
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Where the GeoJSON goes.")
-@click.option("--report", type=click.Path(path_type=Path), help="Where the job's report goes, as JSON.")
-def command(job_id: str, output: Path, report: Path | None) -> int:
+@output_options(required=True)
+def command(job_id: str, output: Path, report: Path | None, keep: bool) -> int:
     """Wait for JOB, write its features and remove them from S3."""
-    from osml_tasks.cli.detect import check_writable
-    from osml_tasks.cli.jobs import handle_of
-    from osml_tasks.cli.outcome import finish
-    from osml_tasks.cli.progress import follow
+    from osml_tasks.job_handle import open_job
 
-    for path in (output, report):
-        check_writable(path)
-    handle = handle_of(job_id)
-    try:
-        return finish(handle, follow(handle), output, report)
-    except KeyboardInterrupt:
-        click.echo(f"osml-tasks: interrupted; job {job_id} goes on", err=True)
-        return EXIT_INTERRUPTED
+    check_writable(output, report)
+    handle = open_job(job_id)
+    handle.status()
+    return come_back(handle, output, report, keep)

@@ -15,8 +15,8 @@ from celery import Celery
 from osml_tasks import assembly, job_cleanup
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.connections import Connections
-from osml_tasks.detection import create_job, open_connections, start_job
+from osml_tasks.connections import Connections, open_connections
+from osml_tasks.detection import create_job, start_job
 from osml_tasks.errors import ExtensionRuntimeError, S3AccessError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobState, Shard

@@ -143,12 +143,14 @@ def test_a_job_that_meets_a_defect_ends_instead_of_hanging(fleet: Fleet, tiles: 
     write_tiles(tiles, {"a": {}})
     start_with_a_torn_manifest = f"""
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.detection import create_job, job_chord, open_connections
+from osml_tasks.connections import open_connections
+from osml_tasks.detection import create_job
+from osml_tasks.publishing import publish_job
 from osml_tasks.sources import find_tiles
 connections = open_connections(AsyncEndpointConfig())
 job, shards = create_job(connections, find_tiles([{str(tiles)!r}]), "scripted", stage=True)
 connections.s3.put(connections.input_uri(job.manifest_key), b"{{" * 500)
-job_chord(connections.app, job, shards).apply_async()
+publish_job(connections.app, job, shards)
 print(job.job_id)
 """
     _, env = fleet.command()

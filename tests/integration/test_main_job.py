@@ -107,7 +107,7 @@ def test_a_job_can_be_left_and_fetched_later(fleet: Fleet, tiles: Path, tmp_path
     watched = fleet.run("watch", job)
     assert watched.returncode == 3
     assert f"osml-tasks result {job}" in watched.stdout
-    assert '"state": "completed"' in fleet.run("status", job).stdout
+    assert '"state": "completed"' in fleet.run("status", job, "--json").stdout
     result = tmp_path / "late.geojson"
     fetched = fleet.run("result", job, "-o", result)
     assert (fetched.returncode, geojson.loads(result.read_text()).is_valid) == (3, True)
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(fleet: Fleet, t
     client = fleet.start("detect", tiles, "-e", "slow", "-o", tmp_path / "out.geojson")
     assert client.stderr is not None
     job = next(line.split()[1] for line in client.stderr if line.startswith("job "))
-    wait_until(lambda: '"state": "running"' in fleet.run("status", job).stdout)
+    wait_until(lambda: '"state": "running"' in fleet.run("status", job, "--json").stdout)
     client.send_signal(signal.SIGINT)
     _, err = client.communicate(timeout=20)
     assert (client.returncode, f"osml-tasks watch {job}" in err) == (130, True)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError, UnparsableOutputError
 from osml_tasks.features import add_provenance, join_lines, parse, to_lines
-from osml_tasks.jobs import Job, JobOptions, JobState, Shard, Tile, failure_filename, output_filename
+from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, Tile, failure_filename, output_filename
 from osml_tasks.polling import backoff, failure_reason, next_poll
 
 ROLE = "arn:aws:iam::123456789012:role/tiles"
@@ -142,7 +142,7 @@ def test_a_tile_reads_back_as_it_was_whatever_it_is_called(index: int, location:
 
 @given(st.lists(st.tuples(st.integers(0, 99_999_999), st.integers(1, 101)), unique=True))
 def test_no_two_invocations_share_a_name(invocations: list[tuple[int, int]]) -> None:
-    job = Job("job-1", "ships", 1, 1, 0.0, "tiles", "in/", "outputs", OPTIONS)
+    job = Job("job-1", "ships", (Round(1, 1),), 0.0, "tiles", "in/", "outputs", OPTIONS)
     used = [name(*one) for name in (job.inference_id, output_filename, failure_filename) for one in invocations]
     assert len({*used}) == len(used) == 3 * len(invocations)
 

@@ -101,7 +101,7 @@ def test_lines_cut_anywhere_join_to_the_same_features(parts: list[list[dict[str,
 
 @given(st.lists(st.text(max_size=20), max_size=5))
 def test_a_report_holds_any_tile_name_and_error(texts: list[str]) -> None:
-    failures = [TileFailure(place, text, Reason.MODEL, text, 1).to_json() for place, text in enumerate(texts)]
+    failures = [TileFailure(place, text, Reason.MODEL, text, 1) for place, text in enumerate(texts)]
     report = json.loads(b"".join(report_lines({"job_id": "job", "failures": []}, failures)))
     assert [failure["tile"] for failure in report["failures"]] == texts
     assert report["job_id"] == "job"

@@ -20,6 +20,7 @@ from osml_tasks.jobs import (
     Job,
     JobOptions,
     Progress,
+    Round,
     Shard,
     Tile,
     check_job_id,
@@ -34,9 +35,9 @@ JOB_IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", fullmatch=True)
 INDEXES = st.integers(0, 9_999_999)
 
 
-def job(job_id: str = "job", shards: int = 1) -> Job:
+def job(job_id: str = "job", rounds: tuple[Round, ...] = (Round(1, 1),)) -> Job:
     options = JobOptions(1.0, 1.0, 1.0, 1.0, 1, 1, 1, "immediate")
-    return Job(job_id, "ships", 1, shards, 0.0, "bucket", "prefix/", "out", options)
+    return Job(job_id, "ships", rounds, 0.0, "bucket", "prefix/", "out", options)
 
 
 @lru_cache
@@ -58,15 +59,22 @@ def test_a_shard_has_fifty_tiles_unless_something_speaks_against_it() -> None:
     assert (shard_size(1000, 1000), shard_size(1000, 100), shard_size(200_000, 10_000)) == (50, 25, 100)
 
 
-@given(st.lists(st.text(max_size=20), max_size=300), st.integers(1, 60))
-def test_a_plan_cuts_the_manifest_at_the_ends_of_lines(names: list[str], size: int) -> None:
+ROUNDS = st.lists(st.builds(Round, tiles=st.integers(1, 99), shard_size=st.integers(1, 60)), min_size=1, max_size=4)
+
+
+@given(ROUNDS, st.data())
+def test_a_plan_cuts_the_manifest_at_the_ends_of_lines(rounds: list[Round], data: st.DataObject) -> None:
+    planned = job(rounds=tuple(rounds))
+    names = data.draw(st.lists(st.text(max_size=20), min_size=planned.lines, max_size=planned.lines))
     tiles = [Tile(index, f"/tiles/{name}", name) for index, name in enumerate(names)]
     manifest = b"".join(tile.to_json() for tile in tiles)
-    shards = list(plan("job", [tile.to_json() for tile in tiles], size))
+    shards = list(plan(planned, [tile.to_json() for tile in tiles]))
     read = [Tile.from_json(line) for shard in shards for line in manifest[shard.start : shard.end].split(b"\n") if line]
     assert read == tiles
-    assert [shard.first for shard in shards] == [number * size for number in range(len(shards))]
-    assert sum(shard.tiles for shard in shards) == len(tiles)
+    assert [shard.shard for shard in shards] == list(range(planned.shards))
+    assert [shard.first for shard in shards] == [sum(one.tiles for one in shards[: shard.shard]) for shard in shards]
+    assert sum(shards[number].tiles for number in planned.latest_shards) == rounds[-1].tiles
+    assert (planned.tiles, planned.lines) == (rounds[0].tiles, len(tiles))
 
 
 @given(JOB_IDS, INDEXES, st.integers(1, 101), st.integers(0, 99_999))
@@ -113,6 +121,7 @@ def test_any_suffix_is_safe_in_a_key(name: str) -> None:
 def test_progress_adds_up() -> None:
     assert Progress(1, 2, 3, 4, 5) + Progress(1, 1, 1, 1, 1) == Progress(2, 3, 4, 5, 6)
     assert Progress(succeeded=2, failed=3).finished == 5
+    assert Progress(5, 2, 3, 9, 1).forgiven == Progress(2, 2, 0, 9, 1)
 
 
 def test_a_job_is_read_back_as_it_was_written() -> None:

@@ -11,14 +11,14 @@ import fakeredis
 import pytest
 
 from osml_tasks.errors import JobNotFoundError
-from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Shard
+from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Round, Shard
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
 from osml_tasks.records import RECORD_SECONDS, JobRecords, OutputPaths
 from osml_tasks.s3 import S3Uri
 
 OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")
-JOB = Job("job-1", "ships", 20, 2, 1e9, "tiles", "in/", "outputs", OPTIONS)
+JOB = Job("job-1", "ships", (Round(20, 10),), 1e9, "tiles", "in/", "outputs", OPTIONS)
 SHARDS = [Shard("job-1", number, number * 10, 10, 0, 0) for number in range(2)]
 
 
@@ -113,41 +113,6 @@ def test_records_of_tiles_are_read_back_by_index_until_they_are_dropped(records:
     assert records.tiles(SHARDS[0]) == {}
 
 
-def test_a_claim_is_one_tasks_until_it_gives_it_back(records: JobRecords) -> None:
-    assert records.claim("work", "mine", 60)
-    assert not records.claim("work", "yours", 60)
-    assert records.claim("other work", "yours", 60)
-    records.unclaim("work", "yours")
-    assert not records.claim("work", "yours", 60)
-    records.unclaim("work", "mine")
-    assert records.claim("work", "yours", 60)
-
-
-def test_claiming_again_renews_a_claim(records: JobRecords, redis: Any) -> None:
-    records.claim("work", "mine", 10)
-    assert records.claim("work", "mine", 900)
-    assert redis.ttl("osml:claim:work") > 10
-
-
-def test_a_claim_ends_by_itself(records: JobRecords) -> None:
-    records.claim("work", "mine", 1)
-    time.sleep(1.1)
-    assert records.claim("work", "yours", 60)
-
-
-def test_trouble_is_counted_from_its_first_note(records: JobRecords) -> None:
-    assert records.trouble_lasts("s3", 60) == 0
-    time.sleep(0.02)
-    assert 0.01 < records.trouble_lasts("s3", 60) < 5
-    assert records.trouble_lasts("other", 60) == 0
-
-
-def test_trouble_is_over_when_none_was_noted_for_a_while(records: JobRecords) -> None:
-    records.trouble_lasts("s3", 1)
-    time.sleep(1.1)
-    assert records.trouble_lasts("s3", 1) == 0
-
-
 def test_late_outputs_are_expected_up_to_the_latest_time_that_was_named(records: JobRecords) -> None:
     assert records.late_until("job-1") == 0
     for until in (20.5, 30.5, 10.5):
@@ -207,10 +172,6 @@ def test_what_the_steps_of_a_shard_measure_adds_up_and_is_taken_once(records: Jo
     assert records.take_metrics(SHARDS[0]) == records.take_metrics(SHARDS[1]) == {}
 
 
-def test_the_first_value_of_a_name_stays(records: JobRecords) -> None:
-    assert [records.first("a", "1"), records.first("a", "2"), records.first("b", "3")] == ["1", "1", "3"]
-
-
 def test_idle_time_goes_on_from_the_last_write(records: JobRecords, redis: Any) -> None:
     assert records.idle_seconds("job-2") is None
     redis.expire("osml:job:job-1", RECORD_SECONDS - 100)
@@ -235,9 +196,6 @@ WRITES: dict[str, Callable[[JobRecords], object]] = {
     "learn_paths": lambda records: records.learn_paths("job-1", OutputPaths("s3://outputs/a", None)),
     "set_progress": lambda records: records.set_progress(SHARDS[0], Progress(1)),
     "set_tiles": lambda records: records.set_tiles(SHARDS[0], {0: TileRecord()}),
-    "claim": lambda records: records.claim("work", "mine", 60),
-    "trouble_lasts": lambda records: records.trouble_lasts("work", 60),
-    "first": lambda records: records.first("name", "value"),
     "add_metrics": lambda records: records.add_metrics(SHARDS[0], measured()),
     "expect_late": lambda records: records.expect_late("job-1", 1.0),
 }

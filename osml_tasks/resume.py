@@ -1,0 +1,171 @@
+"""Going on with a job whose messages or records are lost, from what S3 still has.
+
+A finished shard is its part. Of the others, what the endpoint has written already is collected; the rest
+is invoked again, for nothing tells whether it is in flight: that may cost an invocation, never a feature.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from osml_tasks.connections import Connections
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, JobNotFoundError, ObjectNotFoundError
+from osml_tasks.job_cleanup import schedule_cleanup
+from osml_tasks.job_copy import read_job, read_paths
+from osml_tasks.jobs import Job, JobState, Progress, Shard
+from osml_tasks.polling import TileRecord
+from osml_tasks.publishing import planned_shards, publish_job
+from osml_tasks.records import OutputPaths
+from osml_tasks.s3 import S3Uri
+
+IDLE_SECONDS = 90
+"""How long a job must have been silent to be resumed, s: so long messages of a dead worker take to come back."""
+
+# What output_filename and failure_filename name.
+_ANSWER = re.compile(r"/(?P<index>\d{7,})-(?P<attempt>\d+)(?P<failed>-error)?\.out$")
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What was found of a job, and what goes on.
+
+    :ivar finished: shards whose parts are in S3.
+    :ivar shards: shards whose messages were sent again.
+    :ivar answers: tiles of theirs that the endpoint has answered already, well or badly.
+    """
+
+    finished: int
+    shards: int
+    answers: int
+
+
+def resume_job(connections: Connections, job_id: str, *, force: bool = False) -> Resumption:
+    """Send the messages again that a job lacks for its end, after restoring its records if they are lost.
+
+    :param force: even if it seems to be at work: then some steps are done twice, to no harm.
+    :raises JobNotFoundError: neither Redis nor S3 knows of it.
+    :raises ExtensionConfigurationError: it is over, or seems to be at work.
+    :raises ExtensionRuntimeError: its manifest is gone.
+    :raises NotAllowedError: it has other buckets, prefix or role than this process.
+    """
+    job, lost = _job(connections, job_id, force)
+    if lost and (report := _report(connections, job)):
+        return _end_again(connections, job, report)
+    finished, unfinished = _by_part(connections, job, _shards(connections, job))
+    if lost:
+        connections.records.create(job)
+        _count_finished(connections, job, finished)
+    answers = _recall_answers(connections, job, unfinished)
+    publish_job(connections.app, job, unfinished)
+    return Resumption(len(finished), len(unfinished), answers)
+
+
+def _job(connections: Connections, job_id: str, force: bool) -> tuple[Job, bool]:
+    """The job, and whether its records are lost.
+
+    :raises ExtensionConfigurationError: there is nothing to resume.
+    """
+    records = connections.records
+    try:
+        state, idle = records.state(job_id), records.idle_seconds(job_id) or 0.0
+    except JobNotFoundError:
+        return read_job(connections, job_id), True
+    if state.is_over:
+        raise ExtensionConfigurationError(f"job {job_id} is {state} already: there is nothing to resume")
+    if idle < IDLE_SECONDS and not force:
+        raise ExtensionConfigurationError(
+            f"job {job_id} is {state}, and its last sign of life is {idle:.0f} s old: "
+            f"wait until that is {IDLE_SECONDS} s, or add --force"
+        )
+    return connections.job(job_id), False
+
+
+def _shards(connections: Connections, job: Job) -> list[Shard]:
+    try:
+        return planned_shards(connections, job)
+    except ObjectNotFoundError as error:
+        raise ExtensionRuntimeError(f"job {job.job_id} cannot go on, its manifest is gone: {error}") from None
+
+
+def _report(connections: Connections, job: Job) -> dict[str, int] | None:
+    """The report of a job that was assembled; a retry removes it when it begins."""
+    try:
+        report: dict[str, int] = orjson.loads(connections.s3.get(connections.input_uri(job.report_key)))
+    except ObjectNotFoundError:
+        return None
+    return report
+
+
+def _end_again(connections: Connections, job: Job, report: dict[str, int]) -> Resumption:
+    """Restore the records of a job that had ended."""
+    records = connections.records
+    records.create(job)
+    counts = Progress(job.tiles, report["succeeded"], report["failed"], report["features"], job.shards)
+    records.set_progress(Shard(job.job_id, 0, 0, 0, 0, 0), counts)
+    records.mark_assembled(job.job_id)
+    records.end(job.job_id, JobState.COMPLETED)
+    records.close(job.job_id, records.now())
+    if job.options.cleanup_policy != "immediate":
+        schedule_cleanup(connections, job)
+    return Resumption(finished=job.shards, shards=0, answers=0)
+
+
+def _by_part(connections: Connections, job: Job, shards: Sequence[Shard]) -> tuple[list[Shard], list[Shard]]:
+    """Shards that are finished, and those that are not."""
+    parts = {found.uri.key for found in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
+    finished = [shard for shard in shards if job.part_key(shard.shard) in parts]
+    return finished, [shard for shard in shards if job.part_key(shard.shard) not in parts]
+
+
+def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard]) -> None:
+    """Write down how finished shards came out; a part has a feature a line, a list of failures a tile a line."""
+
+    def lines(key: str) -> int:
+        try:
+            return sum(chunk.count(b"\n") for chunk in connections.s3.stream(connections.input_uri(key)))
+        except ObjectNotFoundError:
+            return 0
+
+    for shard in shards:
+        features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
+        counts = Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
+        connections.records.set_progress(shard, counts if shard.shard in job.latest_shards else counts.forgiven)
+
+
+def _recall_answers(connections: Connections, job: Job, shards: Iterable[Shard]) -> int:
+    """Take up what the endpoint has written for tiles that no record tells of; says for how many it had."""
+    records = connections.records
+    paths = read_paths(connections, job)
+    if paths is None:
+        return 0
+    records.learn_paths(job.job_id, paths)
+    answered = _answered(connections, job, paths)
+    recalled = 0
+    for shard in shards:
+        known = records.tiles(shard)
+        indexes = range(shard.first, shard.first + shard.tiles)
+        unknown = {index: answered[index] for index in indexes if index in answered and index not in known}
+        records.set_tiles(shard, unknown)
+        progress = records.progress(shard)
+        records.set_progress(shard, replace(progress, invoked=max(progress.invoked, len(known) + len(unknown))))
+        recalled += len(unknown)
+    return recalled
+
+
+def _answered(connections: Connections, job: Job, paths: OutputPaths) -> dict[int, TileRecord]:
+    """Records of the tiles whose outputs or failure objects exist, by index; an output beats a failure."""
+    attempts: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    for root in {S3Uri.parse(path) for path in (paths.output, paths.failure) if path}:
+        if root.bucket not in connections.config.readable_output_buckets:
+            continue
+        for found in connections.s3.list(root.child(job.job_id)):
+            if answer := _ANSWER.search(found.uri.key):
+                latest = attempts[answer["failed"] is None]
+                latest[int(answer["index"])] = max(latest.get(int(answer["index"]), 0), int(answer["attempt"]))
+    now = connections.records.now()
+    latest = attempts[False] | attempts[True]
+    return {index: TileRecord(attempt=attempt, invoked_at=now) for index, attempt in latest.items()}
