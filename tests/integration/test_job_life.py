@@ -133,7 +133,7 @@ def test_a_retry_says_what_stands_in_its_way(fleet: Fleet, tiles: Path, tmp_path
     fleet.run("watch", well)
     nothing = fleet.run("retry", well, "-o", tmp_path / "well.geojson")
     assert (nothing.returncode, fetched(tmp_path / "well.geojson")) == (0, ["w"])
-    cancelled = start(fleet, write_tiles(tiles / "no", {"n": {}}), "-e", "slow")
+    cancelled = start(fleet, write_tiles(tiles / "no", {"n": {"sleep": 4}}), "-e", "slow")
     fleet.run("cancel", cancelled)
     assert "start it again with osml-tasks detect" in fleet.run("retry", cancelled).stderr
     wait_until(lambda: fleet.stats("slow")["in_flight"] == 0)

@@ -196,7 +196,7 @@ def test_delayed_cleanup_waits_for_the_sweep_and_disabled_for_nobody(
         JobHandle(patient, shard.job).discard()
         sweep(patient)
         assert (len([key for key in fleet.objects() if shard.job in key]) > 0) is stays
-        delete_job(patient, patient.job(shard.job), keep_result=False)
+        delete_job(patient, patient.job(shard.job))
 
 
 def with_options(connections: Connections, **options: Any) -> Connections:
