@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 
 from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
@@ -10,7 +11,10 @@ from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
 from osml_tasks.jobs import Job
 from osml_tasks.ledger import ResourceType
+from osml_tasks.logs import log_step
 from osml_tasks.s3 import S3Object, S3Uri
+
+logger = logging.getLogger(__name__)
 
 
 def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri]) -> None:
@@ -76,7 +80,11 @@ def delete_job(connections: Connections, job: Job, *, keep_result: bool) -> Clea
     keep = frozenset({job.result_key, job.report_key}) if keep_result else frozenset[str]()
     roots = output_roots(connections, job.job_id)
     done = delete_directories(connections, job.job_id, roots, keep)
-    return done + connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    done += connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    # The sweep looks again and again for what comes too late, mostly in vain.
+    level = logging.INFO if done.cleaned else logging.DEBUG
+    log_step(logger, "cleanup", level=level, job=job.job_id, objects=done.cleaned, refused=done.failed)
+    return done
 
 
 def delete_directories(

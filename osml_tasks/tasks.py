@@ -29,6 +29,7 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
+from osml_tasks.logs import log_step
 from osml_tasks.remote_call import called_job, short_report
 from osml_tasks.submission import submit_shard
 from osml_tasks.sweep import remove_job, sweep
@@ -56,6 +57,7 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
     if not shards:
         return short_report(connections(), job.job_id)
+    log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
     with _job_at_stake(self, {"job": job.job_id}):
         return self.replace(job_chord(app, job, shards, keep_report=True))
 
