@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery import current_task
-from celery.signals import after_setup_logger, after_setup_task_logger, beat_init, celeryd_init, worker_process_init
+from celery.signals import after_setup_logger, after_setup_task_logger, celeryd_init, worker_process_init
 from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from osml_tasks.config import LogConfig
@@ -30,7 +30,7 @@ class _Origin(logging.Filter):
     So Celery's own lines of a failed task, and those of libraries, are found by job as well.
     """
 
-    node = ""
+    node = socket.gethostname()  # until a worker says its name; beat has no other
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.node = self.node
@@ -59,11 +59,6 @@ def _set_up_early(sender: str, instance: Any, options: dict[str, Any], **_: Any)
 @worker_process_init.connect
 def _name_process(sender: str, **_: Any) -> None:
     _origin.node = sender
-
-
-@beat_init.connect
-def _name_beat(**_: Any) -> None:
-    _origin.node = f"beat@{socket.gethostname()}"
 
 
 @after_setup_logger.connect
