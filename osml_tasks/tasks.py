@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Task
-from celery.exceptions import Ignore, TaskPredicate
+from celery.exceptions import Ignore, Reject, TaskPredicate
 
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.celery import app
@@ -148,6 +148,10 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
     except (EndpointUnusableError, ExtensionConfigurationError) as error:
         _give_up(arguments, error, misconfigured=True)
+    except Reject as error:
+        # Celery could not send the message of a retry: the one at hand is to come again instead.
+        logger.warning("the broker takes no message now, trying again: %s", error)
+        raise Reject(error, requeue=True) from error
     except TaskPredicate:
         raise
     except Exception as error:
