@@ -195,7 +195,10 @@ def job_chord(app: Celery, job: Job, shards: Sequence[Shard], *, keep_report: bo
     chains = [
         chain(step("osml_tasks.submit", **message), step("osml_tasks.poll", **message), app=app) for message in messages
     ]
-    return chord(chains, step("osml_tasks.assemble", job=job.job_id, ignore_result=not keep_report), app=app)
+    assemble = step("osml_tasks.assemble", job=job.job_id, ignore_result=not keep_report)
+    # Where Celery holds a step for failed because it could not send the next one, the parts tell.
+    assemble.on_error(step("osml_tasks.assemble", job=job.job_id))
+    return chord(chains, assemble, app=app)
 
 
 def _take_back(connections: Connections, job: Job) -> None:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, TaskPredicate
+from kombu.exceptions import OperationalError
 
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.celery import app
@@ -148,15 +149,25 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
     except (EndpointUnusableError, ExtensionConfigurationError) as error:
         _give_up(arguments, error, misconfigured=True)
-    except Reject as error:
-        # Celery could not send the message of a retry: the one at hand is to come again instead.
-        logger.warning("the broker takes no message now, trying again: %s", error)
-        raise Reject(error, requeue=True) from error
+    except OperationalError as error:
+        raise _once_more(error) from error
+    except Reject as rejected:
+        # So Celery says that it could not send the message of a retry, and drops the one at hand.
+        reason = rejected.args[0]
+        if isinstance(reason, OperationalError):
+            raise _once_more(reason) from rejected
+        _give_up(arguments, reason, misconfigured=False)
     except TaskPredicate:
         raise
     except Exception as error:
         # A defect, or a machine in trouble: said to the caller, who would otherwise wait for ever.
         _give_up(arguments, error, misconfigured=False)
+
+
+def _once_more(error: OperationalError) -> Reject:
+    """Have the message at hand come again, because the next one could not be sent."""
+    logger.warning("the broker takes no message now, trying again: %s", error)
+    return Reject(error, requeue=True)
 
 
 def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any]) -> float:
