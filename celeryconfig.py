@@ -9,7 +9,7 @@ from kombu import Queue
 
 # Where it all is.
 broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey, or RabbitMQ (amqp://)
-# result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: Redis or Valkey; by default where the messages are
+# result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: by default with the messages; beside RabbitMQ a must
 broker_connection_retry_on_startup = True  # a worker may start before its broker
 broker_transport_options = {  # each broker takes its own, and leaves the other's
     "visibility_timeout": 90,  # Redis: s until what a dead worker held comes back; at least 90
