@@ -9,13 +9,19 @@ from kombu import Queue
 
 # Where it all is.
 broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey, or RabbitMQ (amqp://)
-# result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: Redis or Valkey; by default where the messages are
+# result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: by default with the messages; beside RabbitMQ a must
 broker_connection_retry_on_startup = True  # a worker may start before its broker
-broker_transport_options = {"visibility_timeout": 90}  # s until what a dead worker held comes back; at least 90
+broker_transport_options = {  # each broker takes its own, and leaves the other's
+    "visibility_timeout": 90,  # Redis: s until what a dead worker held comes back; at least 90
+    "confirm_publish": True,  # RabbitMQ: a message counts as sent once the broker has it
+}
 
 # Which worker does what. A worker's concurrency is on its command line: `-c`, or ASYNC_SM_SUBMISSION_WORKERS
 # and ASYNC_SM_POLLING_WORKERS where `osml-tasks worker` starts it.
-task_queues = [Queue(name) for name in ("osml.submit", "osml.poll", "osml.assemble", "osml.cleanup")]  # one a step
+task_queues = [  # one a step
+    Queue(name, routing_key=name) for name in ("osml.submit", "osml.poll", "osml.assemble", "osml.cleanup")
+]
+task_default_exchange = "osml"  # of RabbitMQ, where a caller of another language finds the queues by their names
 task_routes = {  # which step goes to which queue: clients and workers rely on it
     "osml_tasks.detect": {"queue": "osml.submit"},
     "osml_tasks.submit": {"queue": "osml.submit"},
@@ -31,6 +37,12 @@ worker_prefetch_multiplier = 1  # a busy worker keeps no message from an idle on
 task_acks_late = True  # a message is done when its work is
 task_reject_on_worker_lost = True  # and comes back when the process that did it was killed
 worker_cancel_long_running_tasks_on_connection_loss = False  # what is at work ends, though the broker is away
+task_publish_retry_policy = {  # a broker that restarts is waited for, 45 s: a step that cannot send the next is lost
+    "max_retries": 12,
+    "interval_start": 0,
+    "interval_step": 1,
+    "interval_max": 5,
+}
 result_expires = 7 * 24 * 3600  # s; a chord counts its shards in keys that must outlive the longest job
 beat_schedule = {  # what is due, and what the dead have left: every 30 s, skipped where one is waiting
     "sweep": {"task": "osml_tasks.cleanup", "schedule": 30.0, "options": {"expires": 30.0}},

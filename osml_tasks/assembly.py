@@ -13,6 +13,7 @@ from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
 from osml_tasks.job_cleanup import Keep, clean_up_job, expect_late_outputs, schedule_cleanup
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.logs import log_step
 from osml_tasks.parts import read_failures
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
@@ -43,11 +44,17 @@ def assemble_job(connections: Connections, job_id: str) -> None:
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
     clean_up_job(connections, job, Keep.RETRY if records.status(job_id).progress.failed else Keep.RESULT)
     if records.end(job_id, JobState.COMPLETED):
-        logger.info("job %s completed", job_id)
+        _log_completed(connections, job)
     elif records.state(job_id) is not JobState.COMPLETED:
         # Cancelled meanwhile: nobody will ask for what was just written.
         clean_up_job(connections, job)
     records.close(job_id, records.now())
+
+
+def _log_completed(connections: Connections, job: Job) -> None:
+    status, now = connections.records.status(job.job_id), connections.records.now()
+    counts = {"tiles": job.tiles, "failed": status.progress.failed, "features": status.progress.features}
+    log_step(logger, "completed", job=job.job_id, **counts, seconds=now - (status.started or now))
 
 
 def end_job(
@@ -78,7 +85,8 @@ def end_job(
     # First of all: should this process die on its way, the sweep goes on from there.
     ledger.schedule(ResourceType.JOB, {job_id: ledger.now() + SWEEP_SECONDS})
     if records.end(job_id, state, error, misconfigured=misconfigured):
-        logger.log(logging.ERROR if state is JobState.FAILED else logging.INFO, "job %s %s: %s", job_id, state, error)
+        level = logging.ERROR if state is JobState.FAILED else logging.INFO
+        log_step(logger, state.value, level=level, job=job_id, error=error)
     elif records.state(job_id) is JobState.COMPLETED:
         return
     # Before the cleanup, which may take long: others wait for what came free.

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import ImproperlyConfigured
+from kombu.utils.url import maybe_sanitize_url
 
 from osml_tasks.celery_settings import DEFAULT_BROKER_URL
 from osml_tasks.errors import ExtensionConfigurationError
@@ -72,13 +74,17 @@ def state_client(app: Celery) -> Any:
 
     :raises ExtensionConfigurationError: if the result backend is anything but Redis or Valkey.
     """
-    client = getattr(app.backend, "client", None)
+    try:
+        client = getattr(app.backend, "client", None)
+    except ImproperlyConfigured:
+        client = None
     if not hasattr(client, "register_script"):
+        where = maybe_sanitize_url(str(app.conf.result_backend))
         raise ExtensionConfigurationError(
-            f"the result backend {app.backend.as_uri()} keeps no job state: set CELERY_RESULT_BACKEND to a Redis URL"
+            f"the result backend {where} keeps no job state: set CELERY_RESULT_BACKEND to a Redis URL"
         )
     return client
 
 
-_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals"]
+_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals", "osml_tasks.celery_logs"]
 app = _App("osml_tasks", include=_MODULES, set_as_current=False)

@@ -27,13 +27,17 @@ OPERATORS_MODULE = "celeryconfig"
 DEFAULTS: dict[str, Any] = {
     "broker_url": DEFAULT_BROKER_URL,
     "broker_connection_retry_on_startup": True,
-    # What a dead worker held comes back after this many seconds. No task and no countdown of ours
-    # stays silent for half as long.
-    "broker_transport_options": {"visibility_timeout": 90},
+    # Over Redis, what a dead worker held comes back after so many seconds. No task and no countdown of ours
+    # stays silent for half as long. Over RabbitMQ, a message counts as sent once the broker has it.
+    "broker_transport_options": {"visibility_timeout": 90, "confirm_publish": True},
+    # A step that cannot send the next one would fail its chord, with all tiles done: a broker that
+    # restarts is waited for, 45 s and what the attempts take.
+    "task_publish_retry_policy": {"max_retries": 12, "interval_start": 0, "interval_step": 1, "interval_max": 5},
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
-    "task_queues": [Queue(name) for name in QUEUES],
+    "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
+    "task_default_exchange": "osml",
     "task_default_queue": CLEANUP_QUEUE,
     "task_create_missing_queues": False,
     "task_routes": {
@@ -69,13 +73,17 @@ SHORTEST_VISIBILITY_TIMEOUT = 90
 
 def complaints(settings: Mapping[str, Any]) -> Iterator[str]:
     """What an operator's settings break, a line each."""
-    timeout = (settings.get("broker_transport_options") or {}).get("visibility_timeout")
-    over_redis = str(settings.get("broker_url")).startswith(("redis", "valkey", "sentinel"))
+    options = settings.get("broker_transport_options") or {}
+    timeout = options.get("visibility_timeout")
+    broker = str(settings.get("broker_url"))
+    over_redis = broker.startswith(("redis", "valkey", "sentinel"))
     if over_redis and (timeout is None or timeout < SHORTEST_VISIBILITY_TIMEOUT):
         yield (
             f"visibility_timeout in broker_transport_options is {timeout or 'not set'}: "
             f"set it to {SHORTEST_VISIBILITY_TIMEOUT} s, or a little more"
         )
+    if broker.startswith(("amqp", "pyamqp")) and options.get("confirm_publish") is not True:
+        yield "confirm_publish in broker_transport_options is not on: RabbitMQ may lose what is sent, set it to True"
     for name in ("task_serializer", "result_serializer", "accept_content", "task_acks_late", "task_routes"):
         if settings.get(name) != DEFAULTS[name]:
             yield f"{name} is {settings.get(name)!r}: leave it at {DEFAULTS[name]!r}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from osml_tasks.celery import app as default_app
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, CLEANUP_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.child_process import ChildProcess
-from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.config import AsyncEndpointConfig, LogFormat
 from osml_tasks.ledger import ResourceType
 from osml_tasks.preflight import listening
 
@@ -65,7 +65,10 @@ class CeleryWorker:
         # Nodes of one name would be taken for one worker, by Celery and by Flower.
         label = f"{self.name}-{os.getpid()}-{next(_numbers)}"
         self.node = f"{label}@{socket.gethostname()}"
-        command = [sys.executable, "-m", "celery", "-A", "osml_tasks", "worker", "-n", self.node, "-l", loglevel]
+        # Celery's banner is no JSON.
+        quiet = ["--quiet"] if self.config.log_format is LogFormat.JSON else []
+        command = [sys.executable, "-m", "celery", *quiet, "-A", "osml_tasks", "worker"]
+        command += ["-n", self.node, "-l", loglevel]
         command += ["-Q", ",".join(self.queues), "-c", str(self.concurrency)]
         command += ["-B", "--scheduler", "celery.beat:Scheduler"] if beat else []
         environment = {**os.environ, **self.config.environment, **(env or {})}

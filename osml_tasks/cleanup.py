@@ -17,6 +17,7 @@ from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.errors import NotAllowedError
 from osml_tasks.jobs import is_made_here
 from osml_tasks.ledger import LEDGER_SECONDS, CleanupFailure, Ledger, MemoryLedger, Outcome, ResourceType
+from osml_tasks.logs import about
 from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
 
 __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
@@ -233,7 +234,10 @@ class ResourceManager:
         wait = min(SWEEP_SECONDS * 2 ** (failure.attempts - 1), _LONGEST_RETRY_SECONDS)
         ledger.schedule(kind, {name: ledger.now() + wait})
         self.count(kind, Outcome.FAILED, objects)
-        logger.warning("%d of %s cannot be cleaned up, trying again in %d s: %s", objects, kind, wait, error)
+        fields = about(job=name if kind is ResourceType.JOB else None, objects=objects)
+        logger.warning(
+            "%d of %s cannot be cleaned up, trying again in %d s: %s", objects, kind, wait, error, extra=fields
+        )
         return failure
 
     def note_job(self, job_id: str, error: str) -> Cleanup:

@@ -13,6 +13,7 @@ from osml_tasks.errors import ObjectNotFoundError
 from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs, remember_answers
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.logs import log_step
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
 from osml_tasks.parts import Arrivals, PartWriter
 from osml_tasks.polling import (
@@ -101,6 +102,8 @@ class _Collector:
         if self._connections.config.metrics_enabled:
             self._connections.records.add_metrics(self._shard, self._metrics)
         idle = 0 if finished > seen else idle + 1
+        # Only to those who look for trouble: a shard is polled many times.
+        log_step(logger, "poll", level=logging.DEBUG, **self._shard.ids, finished=finished, unfinished=unfinished)
         return Collection(self._poll_in(idle, standings), finished, idle, self._resubmit_in())
 
     def _arrivals(self) -> Arrivals:
@@ -176,9 +179,12 @@ class _Collector:
         self._connections.records.set_progress(self._shard, progress)
         self._count(arrivals)
         self._clean_up(tiles, arrivals, writer.failed)
+        seconds = self._seconds()
         if self._connections.config.metrics_enabled:
-            self._measure(progress, arrivals)
+            self._measure(progress, arrivals, seconds)
         self._connections.records.drop_tiles([self._shard])
+        counts = {"succeeded": progress.succeeded, "failed": progress.failed, "features": progress.features}
+        log_step(logger, "finished", **self._shard.ids, **counts, seconds=seconds)
         return Collection(finished=progress.finished)
 
     def _count(self, arrivals: Arrivals) -> None:
@@ -187,14 +193,18 @@ class _Collector:
         resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(arrivals.outputs) + len(arrivals.failures))
         resources.count(ResourceType.INVOCATION, Outcome.CLEANED, len(self._records))
 
-    def _measure(self, progress: Progress, arrivals: Arrivals) -> None:
-        """Write one line of metrics for the whole shard."""
+    def _seconds(self) -> float:
+        """How long it is since the first invocation that this shard knows of, s."""
         began = min((record.invoked_at for record in self._records.values() if record.invoked_at), default=self._now)
+        return max(0.0, self._connections.records.now() - began)
+
+    def _measure(self, progress: Progress, arrivals: Arrivals, seconds: float) -> None:
+        """Write one line of metrics for the whole shard."""
         for index, output in arrivals.outputs.items():
             queued = output.last_modified.timestamp() - (self._records[index].invoked_at or self._now)
             self._metrics.put_metric(Metric.QUEUE_TIME, max(0.0, queued))
         given_up = [record for record in self._records.values() if record.given_up]
-        self._metrics.put_metric(Metric.TOTAL_ASYNC_DURATION, max(0.0, self._connections.records.now() - began))
+        self._metrics.put_metric(Metric.TOTAL_ASYNC_DURATION, seconds)
         self._metrics.count(Metric.TILES_SUCCEEDED, progress.succeeded)
         self._metrics.count(Metric.TILES_FAILED, progress.failed)
         self._metrics.count(Metric.TIMEOUT_COUNT, sum(record.reason is Reason.TIMEOUT for record in given_up))

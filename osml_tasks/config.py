@@ -35,6 +35,13 @@ class CleanupPolicy(StrEnum):
     DISABLED = "disabled"
 
 
+class LogFormat(StrEnum):
+    """How a log is written."""
+
+    HUMAN = "human"
+    JSON = "json"
+
+
 def _directories(value: object) -> object:
     """Split a list of directories as ``PATH`` is split; leave anything else to pydantic."""
     if isinstance(value, str):
@@ -76,13 +83,31 @@ Prefix = Annotated[str, BeforeValidator(_prefix), Field(pattern=_PREFIX, max_len
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class AsyncEndpointConfig(BaseSettings):
+class LogConfig(BaseSettings):
+    """What a log is written by, and must keep to itself; a beat without workers needs no more than this.
+
+    :raises ExtensionConfigurationError: with one line for each wrong value.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, env_ignore_empty=True, extra="forbid")
+
+    log_format: LogFormat = Field(LogFormat.HUMAN, validation_alias=_env("ASYNC_SM_LOG_FORMAT"))
+    """How workers and beat write their log: ``human`` (default) or ``json``."""
+    external_id: str | None = Field(None, repr=False, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
+    """External id that goes with ``assume_role_arn``."""
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise ExtensionConfigurationError(_explain(error)) from None
+
+
+class AsyncEndpointConfig(LogConfig):
     """The configuration of clients, workers and detectors. Keywords beat the environment.
 
     :raises ExtensionConfigurationError: with one line for each wrong or missing value.
     """
-
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, env_ignore_empty=True, extra="forbid")
 
     input_bucket: Bucket = Field(validation_alias=_env("ARTIFACT_BUCKET", "ASYNC_SM_INPUT_BUCKET"))
     """Bucket for tiles, parts and results. Required."""
@@ -147,8 +172,6 @@ class AsyncEndpointConfig(BaseSettings):
         validation_alias=_env("ASYNC_SM_ASSUME_ROLE_ARN"),
     )
     """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
-    external_id: str | None = Field(None, repr=False, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
-    """External id that goes with ``assume_role_arn``."""
 
     metrics_enabled: bool = Field(True, validation_alias=_env("ASYNC_SM_METRICS_ENABLED"))
     """Whether workers write CloudWatch embedded metrics. Default true."""
@@ -157,11 +180,8 @@ class AsyncEndpointConfig(BaseSettings):
     )
     """CloudWatch namespace of these metrics. Default ``OSML/Tasks``."""
 
-    def __init__(self, **options: Any) -> None:
-        try:
-            super().__init__(**options)
-        except ValidationError as error:
-            raise ExtensionConfigurationError(_explain(error)) from None
+    def __init__(self, **options: Any) -> None:  # for type checkers, which else require every field
+        super().__init__(**options)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

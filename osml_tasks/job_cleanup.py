@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
@@ -11,8 +12,11 @@ from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import ResourceType
+from osml_tasks.logs import log_step
 from osml_tasks.records import JobStatus
 from osml_tasks.s3 import S3Object, S3Uri
+
+logger = logging.getLogger(__name__)
 
 
 def clean_up_answers(connections: Connections, job: Job, answers: Iterable[S3Uri]) -> None:
@@ -91,7 +95,11 @@ def delete_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) ->
     """Delete the objects of a job, whatever its policy; what is refused is tried again by the sweep."""
     roots = output_roots(connections, job.job_id)
     done = delete_directories(connections, job.job_id, roots, lambda uri: _stays(connections, job, keep, uri))
-    return done + connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    done += connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    # The sweep looks again and again for what comes too late, mostly in vain.
+    level = logging.INFO if done.cleaned else logging.DEBUG
+    log_step(logger, "cleanup", level=level, job=job.job_id, objects=done.cleaned, refused=done.failed)
+    return done
 
 
 def _stays(connections: Connections, job: Job, keep: Keep, uri: S3Uri) -> bool:

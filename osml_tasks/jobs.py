@@ -125,8 +125,13 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Job and shard in one word, for logs, leases and path extensions."""
+        """Job and shard in one word, for leases and path extensions."""
         return f"{self.job}/{self.shard:05d}"
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Job and shard as a line of the log names them."""
+        return {"job": self.job, "shard": self.shard}
 
 
 @dataclass(frozen=True, slots=True)

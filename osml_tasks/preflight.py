@@ -17,7 +17,7 @@ from osml_tasks.celery import app as default_app
 from osml_tasks.celery import state_client
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.errors import ExtensionError, PreflightError, RoleRefusedError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, PreflightError, RoleRefusedError
 from osml_tasks.jobs import new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
 
@@ -127,6 +127,8 @@ def check_broker() -> str:
         ) from error
     try:
         state_client(default_app).ping()
+    except ExtensionConfigurationError:
+        raise
     except Exception as error:
         raise PreflightError(
             f"the result backend {default_app.backend.as_uri()} does not answer ({error}): "

@@ -26,7 +26,10 @@ def job_chord(app: Celery, job: Job, shards: Sequence[Shard], *, keep_report: bo
         chain(_step(app, "osml_tasks.submit", **message), _step(app, "osml_tasks.poll", **message), app=app)
         for message in messages
     ]
-    return chord(chains, _assembly(app, job, keep_report=keep_report), app=app)
+    assembly = _assembly(app, job, keep_report=keep_report)
+    # Where Celery holds a step for failed because it could not send the next one, the parts tell.
+    assembly.on_error(_assembly(app, job))
+    return chord(chains, assembly, app=app)
 
 
 def _assembly(app: Celery, job: Job, *, keep_report: bool = False) -> Signature[Any]:

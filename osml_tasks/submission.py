@@ -17,6 +17,7 @@ from osml_tasks.errors import NotAllowedError, RejectedError, S3OperationError, 
 from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.logs import about, log_step
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
@@ -72,6 +73,7 @@ def submit_shard(
     grant = capacity.request(job.endpoint, shard, need, limit, message, ticket)
     publish(grant.messages)
     if not grant.held:
+        log_step(logger, "parked", **shard.ids, tiles=need)
         return Submission(parked=True)
     claim = f"{shard.name}/submit"
     if not connections.claims.claim(claim, token, CLAIM_SECONDS):
@@ -110,9 +112,11 @@ class _Submitter:
 
     def invoke_due(self) -> float | None:
         """Invoke what is due; says in how many seconds more will be, or None if nothing waits."""
+        began = self._now()
         due = self._due()
         if due:
-            self._connections.records.start(self._job.job_id, self._now())
+            step = "submit" if any(tile.index not in self._records for tile in due) else "resubmit"
+            self._connections.records.start(self._job.job_id, began)
             try:
                 self._invoke(due)
             finally:
@@ -120,8 +124,17 @@ class _Submitter:
                 self._count()
             if self._paths_are_news:
                 write_paths(self._connections, self._job, self._paths)
+            self._log(step, due, self._now() - began)
         again = due_again(self._records)
         return None if again is None else min(max(0.0, again - self._now()), MAX_COUNTDOWN)
+
+    def _log(self, step: str, tiles: list[Tile], seconds: float) -> None:
+        records = [self._records[tile.index] for tile in tiles]
+        invoked = sum(record.invoked_at is not None for record in records)
+        refused = sum(record.given_up for record in records)
+        waiting = len(tiles) - invoked - refused
+        counts = {"tiles": len(tiles), "invoked": invoked, "refused": refused, "waiting": waiting}
+        log_step(logger, step, **self._shard.ids, **counts, seconds=seconds)
 
     def _count(self) -> None:
         self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(self._uploads))
@@ -175,9 +188,9 @@ class _Submitter:
     def _go_without_inline(self, refusal: RejectedError) -> None:
         if self._connections.records.refuse_inline(self._job.job_id):
             logger.warning(
-                "job %s: the endpoint takes no payload inline, going on through S3 (%s)",
-                self._job.job_id,
+                "the endpoint takes no payload inline, going on through S3 (%s)",
                 refusal,
+                extra=about(**self._shard.ids, endpoint=self._job.endpoint),
             )
 
     def _invocation(self, tile: Tile, attempt: int) -> Invocation:

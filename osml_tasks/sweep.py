@@ -25,6 +25,7 @@ from osml_tasks.job_cleanup import (
 )
 from osml_tasks.jobs import JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.logs import about, log_step
 from osml_tasks.s3 import S3Uri
 
 LEFTOVERS_EVERY_SECONDS = 3600
@@ -46,7 +47,9 @@ def sweep(connections: Connections) -> list[str]:
 
 
 def _clean_up_objects(connections: Connections) -> None:
-    connections.resources.cleanup(retry=False)
+    done = connections.resources.cleanup(retry=False)
+    level = logging.INFO if done.cleaned else logging.DEBUG
+    log_step(logger, "cleanup", level=level, objects=done.cleaned, refused=done.failed)
 
 
 def _look_for_leftovers(connections: Connections) -> None:
@@ -82,7 +85,7 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
     try:
         status = connections.records.status(job_id)
     except JobNotFoundError as error:
-        logger.warning("cleanup of job %s is left to the search for leftovers: %s", job_id, error)
+        logger.warning("cleanup is left to the search for leftovers: %s", error, extra=about(job=job_id))
         ledger.strike(ResourceType.JOB, [job_id])
         return Cleanup()
     if not status.state.is_over:
@@ -194,5 +197,6 @@ def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3
         error = f"nothing has happened to it for {idle:.0f} s"
         end_job(connections, job_id, JobState.FAILED, error)
     done = delete_directories(connections, job_id, roots)
-    logger.warning("deleted %d objects that job %s had left", done.cleaned, job_id)
+    fields = about(job=job_id, objects=done.cleaned, refused=done.failed)
+    logger.warning("leftovers deleted: nothing had happened to the job for long", extra=fields)
     return done

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Task
-from celery.exceptions import Ignore, TaskPredicate
+from celery.exceptions import Ignore, Reject, TaskPredicate
+from kombu.exceptions import OperationalError
 
 from osml_tasks.assembly import assemble_job, end_job
 from osml_tasks.celery import app
@@ -28,6 +29,7 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
+from osml_tasks.logs import log_step
 from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job, short_report
 from osml_tasks.submission import submit_shard
@@ -56,6 +58,7 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
     if not shards:
         return short_report(connections(), job.job_id)
+    log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
     with _job_at_stake(self, {"job": job.job_id}):
         return self.replace(job_chord(app, job, shards, keep_report=True))
 
@@ -146,11 +149,25 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
     except (EndpointUnusableError, ExtensionConfigurationError) as error:
         _give_up(arguments, error, misconfigured=True)
+    except OperationalError as error:
+        raise _once_more(error) from error
+    except Reject as rejected:
+        # So Celery says that it could not send the message of a retry, and drops the one at hand.
+        reason = rejected.args[0]
+        if isinstance(reason, OperationalError):
+            raise _once_more(reason) from rejected
+        _give_up(arguments, reason, misconfigured=False)
     except TaskPredicate:
         raise
     except Exception as error:
         # A defect, or a machine in trouble: said to the caller, who would otherwise wait for ever.
         _give_up(arguments, error, misconfigured=False)
+
+
+def _once_more(error: OperationalError) -> Reject:
+    """Have the message at hand come again, because the next one could not be sent."""
+    logger.warning("the broker takes no message now, trying again: %s", error)
+    return Reject(error, requeue=True)
 
 
 def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown
@@ -29,11 +29,18 @@ def check_configuration(**_: Any) -> None:
         config = AsyncEndpointConfig()
     except ExtensionConfigurationError as error:
         raise SystemExit(f"osml-tasks: {error}") from None
-    if broken := [*complaints(app.conf)]:
+    if broken := [*complaints(app.conf), *_backend_complaint()]:
         raise SystemExit("\n".join(f"osml-tasks: {complaint}" for complaint in broken))
     if config.metrics_enabled:
         # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
         import aws_embedded_metrics  # noqa: F401
+
+
+def _backend_complaint() -> Iterator[str]:
+    try:
+        state_client(app)
+    except ExtensionConfigurationError as error:
+        yield str(error)
 
 
 class _Lease:

@@ -29,8 +29,8 @@ WORKERS_STOP_SECONDS = 20.0
 _ENDPOINT_READY = re.compile(r"^ready (http://\S+)$", re.MULTILINE)
 # What leads to AWS itself: there is no STS here to assume a role at.
 _NOT_OURS = ("AWS_", "ASYNC_SM_ASSUME_ROLE_ARN", "ASYNC_SM_EXTERNAL_ID")
-# Each Celery worker logs "[time: level] name ready." of its own; the command's line comes when all are.
-_WORKERS_READY = re.compile(r"^(?!\[).*\bready\b", re.MULTILINE)
+# Not the line in which each Celery worker says so of itself.
+_WORKERS_READY = re.compile(r"^ready$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from osml_tasks.errors import ExtensionRuntimeError, S3AccessError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobState, Shard
 from osml_tasks.ledger import ResourceType
+from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job
 from osml_tasks.sources import find_tiles
 from osml_tasks.sweep import clean_up_jobs, remove_job, sweep
@@ -247,3 +248,17 @@ def test_a_call_that_comes_again_after_its_job_is_over_changes_nothing(
     again, nothing = called_job(local, call, str(tiles), "scripted", {})
     assert (again.job_id, nothing) == (job.job_id, [])
     assert JobHandle(local, job.job_id).status().state is JobState.CANCELLED
+
+
+def test_a_chord_that_celery_holds_for_failed_is_assembled_all_the_same(here: Fleet, tiles: Path) -> None:
+    connections = open_connections(AsyncEndpointConfig(tile_roots=(here.tiles,)))
+    sources = find_tiles([str(write_tiles(tiles, {"a": {}, "b": {}}))])
+    job, shards = create_job(connections, sources, "scripted", stage=False)
+    chord = job_chord(connections.app, job, shards)
+    # Such as one whose next message could not be sent in time, though it was sent later.
+    chord.tasks.append(connections.app.signature("osml_tasks.cleanup", kwargs={"job": "no/job"}, immutable=True))
+    chord.apply_async()
+    handle = JobHandle(connections, job.job_id)
+    handle.wait(timeout=60)
+    assert len(handle.result()["features"]) == 2
+    handle.discard()

@@ -46,9 +46,15 @@ def test_state_is_where_the_messages_are_unless_it_is_said_otherwise() -> None:
 
 
 def test_a_backend_without_state_says_what_to_set() -> None:
-    for backend in ("cache+memory://", "rpc://", "disabled://"):
+    for backend in ("cache+memory://", "rpc://", "disabled://", "amqp://user:sesame@rabbit//"):
         with pytest.raises(ExtensionConfigurationError, match="set CELERY_RESULT_BACKEND to a Redis URL"):
             state_client(new_app("redis://one:1/0", backend))
+
+
+def test_rabbitmq_alone_keeps_no_state_and_its_password_is_not_said() -> None:
+    with pytest.raises(ExtensionConfigurationError, match="set CELERY_RESULT_BACKEND to a Redis URL") as said:
+        state_client(new_app("amqp://user:sesame@rabbit//"))
+    assert "sesame" not in str(said.value)
 
 
 def test_importing_the_package_takes_nobodys_place_as_the_current_app() -> None:
@@ -73,6 +79,7 @@ def test_the_operators_file_repeats_the_packages_settings_each_with_its_reason()
         ({"broker_transport_options": {"visibility_timeout": 30}}, "visibility_timeout .* is 30"),
         ({"accept_content": ["pickle"]}, r"accept_content is \['pickle'\]: leave it at \['json'\]"),
         ({"task_acks_late": False}, "task_acks_late is False: leave it at True"),
+        ({"broker_url": "amqp://rabbit", "broker_transport_options": {}}, "confirm_publish .* is not on"),
     ],
 )
 def test_settings_that_would_lose_work_are_answered_in_a_line(changed: dict[str, Any], complaint: str) -> None:
@@ -82,7 +89,9 @@ def test_settings_that_would_lose_work_are_answered_in_a_line(changed: dict[str,
 
 def test_settings_for_another_broker_and_the_packages_own_are_no_reason_to_complain() -> None:
     assert not [*complaints(DEFAULTS)]
-    assert not [*complaints(DEFAULTS | {"broker_url": "amqp://rabbit", "broker_transport_options": {}})]
+    assert not [*complaints(DEFAULTS | {"broker_url": "amqp://rabbit"})]
+    confirmed = {"broker_url": "amqp://rabbit", "broker_transport_options": {"confirm_publish": True}}
+    assert not [*complaints(DEFAULTS | confirmed)]
 
 
 def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp_path: Path) -> None:

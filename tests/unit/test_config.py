@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy, LogFormat
 from osml_tasks.errors import ExtensionConfigurationError
 
 BUCKETS = {"input_bucket": "tiles-in", "output_bucket": "tiles-out"}
@@ -53,6 +53,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("ASYNC_SM_METRICS_ENABLED", "false", "metrics_enabled", False),
         ("ASYNC_SM_METRICS_NAMESPACE", "Fleet/A:1", "metrics_namespace", "Fleet/A:1"),
+        ("ASYNC_SM_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
     ],
 )
 def test_each_variable_sets_its_option_and_a_keyword_beats_it(
@@ -104,6 +105,7 @@ def test_missing_buckets_are_answered_in_a_line_each() -> None:
         {"metrics_namespace": ""},
         {"metrics_namespace": "a" * 256},
         {"metrics_namespace": "a b\n"},
+        {"log_format": "xml"},
     ],
 )
 def test_a_wrong_value_is_answered_in_one_line_that_names_it(wrong: dict[str, object]) -> None:

@@ -1,0 +1,42 @@
+"""What a task does where the broker takes no message."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
+
+from osml_tasks import tasks
+from osml_tasks.jobs import JobState, Shard
+
+SHARD = Shard(job="j", shard=0, first=0, tiles=1, start=0, end=9).to_message()
+GONE = OperationalError("connection refused")
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stands for the end of a job."""
+    end_job = Mock()
+    monkeypatch.setattr(tasks, "connections", Mock())
+    monkeypatch.setattr(tasks, "end_job", end_job)
+    return end_job
+
+
+@pytest.mark.parametrize("raised", [GONE, Reject(GONE, requeue=False)], ids=["while at work", "at its retry"])
+def test_the_message_at_hand_comes_again_if_the_next_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch, ended: Mock, raised: Exception
+) -> None:
+    monkeypatch.setattr(tasks, "collect_shard", Mock(side_effect=raised))
+    with pytest.raises(Reject) as rejected:
+        tasks.poll(**SHARD)
+    assert rejected.value.requeue
+    ended.assert_not_called()
+
+
+def test_what_would_never_be_sent_ends_the_job(monkeypatch: pytest.MonkeyPatch, ended: Mock) -> None:
+    monkeypatch.setattr(tasks, "collect_shard", Mock(side_effect=Reject(ValueError("no JSON"), requeue=False)))
+    with pytest.raises(ValueError, match="no JSON"):
+        tasks.poll(**SHARD)
+    assert ended.call_args.args[1:] == ("j", JobState.FAILED, "no JSON")
