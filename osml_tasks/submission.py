@@ -13,7 +13,14 @@ from pathlib import Path
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
-from osml_tasks.errors import NotAllowedError, RejectedError, S3OperationError, SourceError, ThrottledError
+from osml_tasks.errors import (
+    NotAllowedError,
+    RejectedError,
+    S3OperationError,
+    SourceError,
+    ThrottledError,
+    WorkerStoppingError,
+)
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
@@ -59,6 +66,7 @@ def submit_shard(
     :param publish: sends messages of other shards whose turn has come.
     :param ticket: tells this message from others of the same shard, however often it comes.
     :raises EndpointUnusableError: the job cannot go on.
+    :raises WorkerStoppingError: this worker has no time for the rest; what it has invoked is written down.
     """
     records, capacity = connections.records, connections.capacity
     job = connections.job(shard.job)
@@ -136,14 +144,21 @@ class _Submitter:
         pending: dict[Future[Accepted | TileRecord], Tile] = {
             self._connections.pool.submit(self._invoke_tile, tile): tile for tile in tiles
         }
+        stopping: WorkerStoppingError | None = None
         try:
             for done in as_completed(pending):
-                self._note(pending[done], done.result())
+                if isinstance(error := done.exception(), WorkerStoppingError):
+                    stopping = error  # raised at the end: calls that are under way have yet to be noted
+                else:
+                    self._note(pending[done], done.result())
         finally:
             call_off(pending)
+        if stopping is not None:
+            raise stopping
 
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""
+        self._connections.stop.check()
         record = self._record(tile)
         try:
             payload, upload_to = self._payload(tile), self._payload_uri(tile)
