@@ -1,7 +1,7 @@
 """How a worker gives up what it holds when it is to stop: a step of Celery's worker.
 
 Celery by itself returns the messages that wait in a worker's memory, countdowns above all, when the last
-running task has ended. Here they go back at once, and running tasks have until ``stopping.LIMIT_SECONDS``.
+running task has ended. Here they go back at once, and running tasks have their time, see ``stopping``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker.components import Pool
 
-from osml_tasks.stopping import LIMIT_SECONDS, WORKER
+from osml_tasks.stopping import WORKER
 
 _BEGUN_SECONDS = 1.0
 """How long a process of the pool may take to say that it has begun a task, s."""
@@ -40,7 +40,7 @@ class HandBack(bootsteps.StartStopStep):
             # Here a task that has begun is known as such: none begins any more.
             _run(worker, until=lambda: not _waiting(worker.state), deadline=began + _BEGUN_SECONDS)
             _return(_waiting(worker.state))
-            _run(worker, until=lambda: _is_idle(worker), deadline=began + LIMIT_SECONDS)
+            _run(worker, until=lambda: _is_idle(worker), deadline=began + WORKER.limit)
             _kill_what_runs(worker)
         except Exception as error:
             # Nothing may keep a worker from stopping: what it holds then comes back by itself.
@@ -98,7 +98,7 @@ def _kill_what_runs(worker: Any) -> None:
     overdue = {request.worker_pid for request in tuple(worker.state.active_requests)} - {os.getpid(), None}
     if not overdue:
         return
-    logger.warning("%d tasks did not end within %g s of the order to stop and are killed", len(overdue), LIMIT_SECONDS)
+    logger.warning("%d tasks did not end within %g s of the order to stop and are killed", len(overdue), WORKER.limit)
     for process in overdue:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

@@ -1,8 +1,8 @@
 """That a worker is to stop, as its tasks see it, in whichever process of its pool they run.
 
 From SIGTERM on no task begins. One that is at work goes on for :data:`GRACE_SECONDS`; then it returns its
-message at its next step, for another worker to go on. :data:`LIMIT_SECONDS` after SIGTERM the process of a
-task that still waits for AWS is killed.
+message at its next step, for another worker to go on. The process of a task that waits for an answer of AWS
+even :data:`CALL_SECONDS` later is killed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from osml_tasks.errors import WorkerStoppingError
 
 GRACE_SECONDS = 20.0
 """How long a task may go on after SIGTERM, s."""
-LIMIT_SECONDS = GRACE_SECONDS + 5
-"""When a task is ended that did not return by itself, s after SIGTERM: that is an AWS call without an answer."""
-STOP_SECONDS = LIMIT_SECONDS + 5
-"""Until when a worker has exited, s after SIGTERM. A supervisor that kills it earlier costs up to two minutes."""
+CALL_SECONDS = 5.0
+"""How long the AWS call that is under way by then may still take, s."""
+STOP_SECONDS = GRACE_SECONDS + CALL_SECONDS + 5.0
+"""Until when a worker has exited, s after SIGTERM. One that is killed earlier may cost up to two minutes."""
 
 _DEADLINE = struct.Struct("d")
 
@@ -32,6 +32,11 @@ class Stop:
     def __init__(self, grace: float = GRACE_SECONDS) -> None:
         self.grace = grace
         self._shared = mmap(-1, _DEADLINE.size)
+
+    @property
+    def limit(self) -> float:
+        """When the process of a task that has not returned is killed, s after the order to stop."""
+        return self.grace + CALL_SECONDS
 
     def begin(self) -> None:
         """Have all tasks end; a second order changes nothing. Safe in a signal handler."""
