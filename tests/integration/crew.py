@@ -19,9 +19,10 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import connect
 from osml_tasks.detection import start_job
 from osml_tasks.job_handle import JobHandle
+from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
 from osml_tasks.sources import find_tiles
-from tests.integration.fleet import Fleet, start_python
+from tests.integration.fleet import Fleet, start_python, wait_until
 
 SUBMIT, POLL, REST = "osml.submit", "osml.poll", "osml.assemble,osml.cleanup"
 ALL = f"{SUBMIT},{POLL},{REST}"
@@ -95,6 +96,9 @@ class Crew:
                 yield handle
             finally:
                 handle.cancel()
+                if handle.status().state is JobState.CANCELLED:
+                    # What the endpoint still has in hand it will write.
+                    wait_until(lambda: self.fleet.stats(endpoint)["in_flight"] == 0)
                 handle.discard()
 
     def ask(self, what: str, node: str) -> Any:

@@ -57,13 +57,13 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
         with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
             wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
             waiting = workers.requests("scheduled", old)
-            s3.delay = 0.5
+            s3.delay = 0.8
             with workers.job(tiles / "busy", "scripted", **options) as busy:
                 wait_until(lambda: bool(workers.requests("active", old)))
                 new = workers.start("new", POLL, 2)
                 old.terminate()
                 wait_until(lambda: waiting <= workers.requests("scheduled", new))
-                assert not old.has_ended
+                assert busy.progress().shards_finished == 0
                 stopped(old, within=40)
                 assert_exact(workers, busy, 20, "scripted")
             assert_exact(workers, patient, 60, "slow")
