@@ -11,7 +11,10 @@ from kombu import Queue
 broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey, or RabbitMQ (amqp://)
 # result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: Redis or Valkey; by default where the messages are
 broker_connection_retry_on_startup = True  # a worker may start before its broker
-broker_transport_options = {"visibility_timeout": 90}  # s until what a dead worker held comes back; at least 90
+broker_transport_options = {  # s until what a dead worker held comes back, at least 90; looked for every 10 s
+    "visibility_timeout": 90,
+    "unacked_restore_throttle": 1,
+}
 
 # Which worker does what. A worker's concurrency is on its command line: `-c`, or ASYNC_SM_SUBMISSION_WORKERS
 # and ASYNC_SM_POLLING_WORKERS where `osml-tasks worker` starts it.
@@ -26,6 +29,7 @@ task_routes = {  # which step goes to which queue: clients and workers rely on i
 task_default_queue = "osml.cleanup"  # where a task of no route goes: one that a worker serves
 task_create_missing_queues = False  # a misspelt queue is an error, not a queue that nobody serves
 worker_prefetch_multiplier = 1  # a busy worker keeps no message from an idle one
+worker_eta_task_limit = None  # countdowns do not count: few wait, and an idle worker is to take what is due now
 
 # Nothing is lost.
 task_acks_late = True  # a message is done when its work is

@@ -28,8 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "broker_url": DEFAULT_BROKER_URL,
     "broker_connection_retry_on_startup": True,
     # What a dead worker held comes back after this many seconds. No task and no countdown of ours
-    # stays silent for half as long.
-    "broker_transport_options": {"visibility_timeout": 90},
+    # stays silent for half as long. Each worker looks for it every 10 s, not every tenth time only.
+    "broker_transport_options": {"visibility_timeout": 90, "unacked_restore_throttle": 1},
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
@@ -47,6 +47,9 @@ DEFAULTS: dict[str, Any] = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_prefetch_multiplier": 1,
+    # Those that wait for a countdown do not count for it. They are few, at most a poll and a submit for each
+    # shard in flight; a limit would have an idle worker refuse what is due now.
+    "worker_eta_task_limit": None,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     # Flower and `celery events` see only what is sent; five small events a step of a shard.
     "worker_send_task_events": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
 from osml_tasks.sources import find_tiles
-from tests.integration.fleet import Fleet, start_python, wait_until
+from tests.integration.fleet import REPOSITORY, Fleet, clean_environment, wait_until
 
 SUBMIT, POLL, REST = "osml.submit", "osml.poll", "osml.assemble,osml.cleanup"
 ALL = f"{SUBMIT},{POLL},{REST}"
@@ -35,6 +36,10 @@ class Worker:
 
     node: str
     process: ChildProcess
+
+    def wait_ready(self) -> None:
+        """Wait until it consumes."""
+        self.process.wait_ready(lambda: _READY.search(self.process.log_text()) is not None, within=60.0)
 
     def terminate(self) -> None:
         """Send it SIGTERM, and it alone."""
@@ -75,14 +80,24 @@ class Crew:
     app: Celery
 
     def start(
-        self, name: str, queues: str, concurrency: int, *more: str, app: str = "osml_tasks", **variables: str
+        self, name: str, queues: str, concurrency: int, *more: str, app: str = "osml_tasks", **env: str
     ) -> Worker:
         """Start a worker; returns when it consumes."""
+        worker = self.launch(name, queues, concurrency, *more, app=app, **env)
+        worker.wait_ready()
+        return worker
+
+    def launch(
+        self, name: str, queues: str, concurrency: int, *more: str, app: str = "osml_tasks", **env: str
+    ) -> Worker:
+        """Start a worker, without waiting for it."""
         node = f"{name}@crew"
-        command = ["-m", "celery", "-A", app, "worker", "-n", node, "-Q", queues, "-c", str(concurrency), "-l", "INFO"]
-        env = dict(self.fleet.env) | {"ASYNC_SM_TILE_ROOTS": str(self.fleet.tiles)} | variables
-        process = start_python(self.running, name, [*command, *more], self.directory, env, _READY)
-        # How they stop by themselves is a test's matter; here it would take time.
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", node, "-l", "INFO"]
+        command += ["-Q", queues, "-c", str(concurrency), *more]
+        whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY), "ASYNC_SM_TILE_ROOTS": str(self.fleet.tiles)}
+        process = ChildProcess(name, command, directory=self.directory, env=whole | dict(self.fleet.env) | env)
+        process.start()
+        # How workers stop by themselves is a test's matter; at its end it would take time.
         self.running.callback(process.stop, grace=0)
         return Worker(node, process)
 

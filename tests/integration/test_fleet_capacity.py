@@ -38,18 +38,20 @@ def let_time_pass(workers: Crew) -> None:
 
 def test_in_flight_stays_within_its_bound_while_workers_come_go_and_die(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(240))
-    first = [workers.start("submit-1", SUBMIT, 2), workers.start("poll-1", f"{POLL},{REST}", 2)]
+    first = [workers.launch("submit-1", SUBMIT, 2), workers.launch("poll-1", f"{POLL},{REST}", 2)]
 
     def finished(count: int) -> None:
         wait_until(lambda: job.progress().finished >= count, within=40)
 
     with workers.job(tiles, "crowded", max_concurrent_jobs=32, polling_interval=1, max_polling_interval=1) as job:
         finished(20)
-        doomed = [workers.start("submit-2", SUBMIT, 2), workers.start("poll-2", POLL, 2)]
+        doomed = [workers.launch("submit-2", SUBMIT, 2), workers.launch("poll-2", POLL, 2)]
+        for worker in doomed:
+            worker.wait_ready()
         finished(60)
         for worker in doomed:
             worker.kill()
-        workers.start("all-3", ALL, 2)
+        workers.launch("all-3", ALL, 2)
         for worker in first:
             worker.terminate()
         wait_until(lambda: all(worker.has_ended for worker in first), within=40)
@@ -88,7 +90,7 @@ def test_what_is_lost_for_good_comes_back_with_its_lease(workers: Crew) -> None:
 def test_a_small_job_gets_its_share_beside_a_large_one(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles / "large", numbered(800, "l"))
     write_tiles(tiles / "small", numbered(40, "s"))
-    workers.start("all", ALL, 2)
+    workers.launch("all", ALL, 2)
     with workers.job(tiles / "large", "fair", max_concurrent_jobs=32) as large:
         wait_until(lambda: large.progress().finished >= 40)
         with workers.job(tiles / "small", "fair", max_concurrent_jobs=32) as small:
@@ -103,7 +105,7 @@ def test_a_small_job_gets_its_share_beside_a_large_one(workers: Crew, tiles: Pat
 
 def test_an_endpoint_that_stands_still_holds_up_no_other(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(40))
-    workers.start("all", ALL, 2)
+    workers.launch("all", ALL, 2)
     with workers.job(tiles, "silent", max_concurrent_jobs=8) as stuck:
         wait_until(lambda: workers.fleet.stats("silent")["in_flight"] == 0 and stuck.progress().invoked == 8)
         with workers.job(tiles, "scripted", max_concurrent_jobs=8) as job:

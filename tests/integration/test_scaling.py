@@ -49,11 +49,11 @@ def stopped(worker: Worker, within: float) -> None:
 def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles / "patient", numbered(60))
     write_tiles(tiles / "busy", numbered(20))
-    workers.start("submit", f"{SUBMIT},{REST}", 2)
+    workers.launch("submit", f"{SUBMIT},{REST}", 2)
     with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
         options = {"max_concurrent_jobs": 80}
-        patience = {"polling_interval": 12, "max_polling_interval": 12}
+        patience = {"polling_interval": 10, "max_polling_interval": 10}
         with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
             wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
             waiting = workers.requests("scheduled", old)
@@ -83,9 +83,9 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
 
 def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(40))
-    workers.start("poll", f"{POLL},{REST}", 1)
+    workers.launch("poll", f"{POLL},{REST}", 1)
     with SlowWay(workers.fleet.endpoints_url) as runtime:
-        runtime.delay = 0.8
+        runtime.delay = 1.5
         old = workers.start("old", SUBMIT, 1, app=HASTY, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime.url)
         before = len(workers.fleet.invocations("scripted"))
         with workers.job(tiles, "scripted", max_concurrent_jobs=160) as job:
@@ -95,7 +95,7 @@ def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew,
             assert 0 < len(workers.fleet.invocations("scripted")) - before < 40
             assert workers.broker.llen(SUBMIT) == 1
             assert workers.broker.keys("osml:claim:*/submit") == []
-            workers.start("new", SUBMIT, 1)
+            workers.launch("new", SUBMIT, 1)
             assert_exact(workers, job, 40, "scripted")
 
 
@@ -104,7 +104,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
     """A part of a shard, and the result of a job: half of it leaves nothing."""
     write_tiles(tiles, numbered(20))
     others = ",".join(queue for queue in QUEUES if queue not in step.split(","))
-    workers.start("others", others, 2)
+    workers.launch("others", others, 2)
     with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         s3.delay = 0.6
         old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
@@ -113,13 +113,13 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
             old.terminate()
             stopped(old, within=30)
             assert "message returned" in old.process.log_text()
-            workers.start("new", step, 1)
+            workers.launch("new", step, 1)
             assert_exact(workers, job, 20, "scripted")
 
 
 def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(20))
-    workers.start("others", f"{SUBMIT},{REST}", 2)
+    workers.launch("others", f"{SUBMIT},{REST}", 2)
     with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         s3.delay = 3600
         old = workers.start("old", POLL, 2, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
@@ -128,17 +128,17 @@ def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew
             old.terminate()
             stopped(old, within=40)
             assert "did not end within 6 s" in old.process.log_text()
-            workers.start("new", POLL, 2)
+            workers.launch("new", POLL, 2)
             assert_exact(workers, job, 20, "scripted")
 
 
 def test_a_new_worker_takes_its_share_while_a_job_runs(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(200))
-    workers.start("rest", REST, 1)
-    first = {queue: workers.start(f"first-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
+    workers.launch("rest", REST, 1)
+    first = {queue: workers.launch(f"first-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
     with workers.job(tiles, "slow", max_concurrent_jobs=32) as job:
         wait_until(lambda: job.progress().finished >= 8)
-        second = {queue: workers.start(f"second-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
+        second = {queue: workers.launch(f"second-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
         joined = job.progress()
         wait_until(lambda: all(done_by(workers, worker) >= 3 for worker in second.values()))
         assert joined.finished < job.progress().finished < 200
