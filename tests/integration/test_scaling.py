@@ -158,6 +158,7 @@ def test_the_configured_numbers_are_the_concurrency_and_one_signal_ends_them_all
     stats = workers.app.control.inspect(timeout=2.0).stats()
     concurrency = {node.partition("-")[0]: answer["pool"]["max-concurrency"] for node, answer in stats.items()}
     assert concurrency == {"submit": 3, "poll": 5, "assemble": 1}
-    supervisor.terminate()
+    for _ in range(3):
+        supervisor.terminate()
     stopped(supervisor, within=40)
     assert not [answer["pid"] for answer in stats.values() if psutil.pid_exists(answer["pid"])]
