@@ -13,6 +13,7 @@ broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey,
 broker_connection_retry_on_startup = True  # a worker may start before its broker
 broker_transport_options = {  # each broker takes its own, and leaves the other's
     "visibility_timeout": 90,  # Redis: s until what a dead worker held comes back; at least 90
+    "unacked_restore_throttle": 1,  # Redis: it is looked for every 10 s, not every 100 s
     "confirm_publish": True,  # RabbitMQ: a message counts as sent once the broker has it
 }
 
@@ -32,6 +33,7 @@ task_routes = {  # which step goes to which queue: clients and workers rely on i
 task_default_queue = "osml.cleanup"  # where a task of no route goes: one that a worker serves
 task_create_missing_queues = False  # a misspelt queue is an error, not a queue that nobody serves
 worker_prefetch_multiplier = 1  # a busy worker keeps no message from an idle one
+worker_eta_task_limit = None  # countdowns do not count: few wait, and an idle worker is to take what is due now
 
 # Nothing is lost.
 task_acks_late = True  # a message is done when its work is

@@ -28,6 +28,7 @@ def assemble_job(connections: Connections, job_id: str) -> None:
     """Write result and report, end the job and clean up after it. Done twice, it changes nothing.
 
     :raises S3OperationError: a part is missing, or S3 does not answer.
+    :raises WorkerStoppingError: this worker has no time for the rest.
     """
     job = connections.job(job_id)
     records = connections.records
@@ -146,6 +147,7 @@ def _write(connections: Connections, key: str, chunks: Iterable[bytes]) -> S3Uri
     uri = connections.input_uri(key)
     with connections.s3.writer(uri) as file:
         for chunk in chunks:
+            connections.stop.check()
             file.write(chunk)
     return uri
 

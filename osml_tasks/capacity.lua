@@ -6,6 +6,7 @@
 --   keep     shard, amount, lease (s)
 --   forget   job
 --   grant
+-- and last of all, for each: seconds until a granted shard that nobody took up waits again.
 -- Each verb ends by granting what is free to who waits, and answers with the granted messages, and with
 -- those that a forgotten job had parked: they find it over, and its chord comes to its end:
 -- {"1" if the asking shard holds its share now else "0", message, ...}
@@ -20,7 +21,7 @@ local turns_key = prefix .. ':turns' -- list: jobs that wait, next first
 local granted_key = prefix .. ':granted' -- hash: shard -> entry, until the shard makes use of it
 local parked_key = prefix .. ':parked' -- hash: shard and ticket -> job, while it waits
 
-local GRANT_LEASE = 60 -- s until a granted shard that nobody took up waits again
+local GRANT_LEASE = tonumber(ARGV[#ARGV])
 local KEEP = 7 * 24 * 3600 -- s that these keys outlive their last use
 
 local clock = redis.call('TIME')

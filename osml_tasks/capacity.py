@@ -17,6 +17,8 @@ from osml_tasks.jobs import Shard
 
 LEASE_SECONDS = 300
 """How long a share is held without a word from its shard, s. Longer than any step between two words."""
+GRANT_SECONDS = 60
+"""How long a share waits for the message that its shard was granted it with, s; then the shard waits again."""
 
 KEY_PREFIX = "osml:capacity:"
 
@@ -38,10 +40,14 @@ class Capacity:
     """The capacity of all endpoints, kept in Redis (6.2 or newer) or Valkey.
 
     :param redis: a client of the server that holds the fleet's state.
+    :param lease: s; every process of a fleet has to give the same.
+    :param grant: s, likewise.
     """
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: Any, *, lease: int = LEASE_SECONDS, grant: int = GRANT_SECONDS) -> None:
         source = files("osml_tasks").joinpath("capacity.lua").read_text("utf-8")
+        self._lease = lease
+        self._grant = grant
         self._script: Callable[..., list[bytes | str]] = redis.register_script(source)
 
     def request(self, endpoint: str, shard: Shard, need: int, limit: int, message: str, ticket: str = "") -> Grant:
@@ -53,11 +59,11 @@ class Capacity:
         :param ticket: tells this message from others of the shard, which may belong to another chord; one
             that comes again waits once.
         """
-        return self._call(endpoint, "request", shard.name, need, limit, LEASE_SECONDS, shard.job, message, ticket)
+        return self._call(endpoint, "request", shard.name, need, limit, self._lease, shard.job, message, ticket)
 
     def keep(self, endpoint: str, shard: Shard, amount: int) -> Grant:
         """Hold on to ``amount`` tiles and renew the lease; 0 gives everything back."""
-        return self._call(endpoint, "keep", shard.name, amount, LEASE_SECONDS)
+        return self._call(endpoint, "keep", shard.name, amount, self._lease)
 
     def forget(self, endpoint: str, job_id: str) -> Grant:
         """Give back all that a job holds; what it has parked is among the messages."""
@@ -68,7 +74,7 @@ class Capacity:
         return self._call(endpoint, "grant", "")
 
     def _call(self, endpoint: str, *arguments: str | int) -> Grant:
-        held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=arguments)
+        held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=(*arguments, self._grant))
         return Grant(_text(held) == "1", tuple(map(_text, messages)))
 
 

@@ -28,8 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "broker_url": DEFAULT_BROKER_URL,
     "broker_connection_retry_on_startup": True,
     # Over Redis, what a dead worker held comes back after so many seconds. No task and no countdown of ours
-    # stays silent for half as long. Over RabbitMQ, a message counts as sent once the broker has it.
-    "broker_transport_options": {"visibility_timeout": 90, "confirm_publish": True},
+    # stays silent for half as long. Each worker looks for it every 10 s, not every tenth time only.
+    # Over RabbitMQ, a message counts as sent once the broker has it.
+    "broker_transport_options": {"visibility_timeout": 90, "unacked_restore_throttle": 1, "confirm_publish": True},
     # A step that cannot send the next one would fail its chord, with all tiles done: a broker that
     # restarts is waited for, 45 s and what the attempts take.
     "task_publish_retry_policy": {"max_retries": 12, "interval_start": 0, "interval_step": 1, "interval_max": 5},
@@ -51,6 +52,9 @@ DEFAULTS: dict[str, Any] = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_prefetch_multiplier": 1,
+    # Those that wait for a countdown do not count for it. They are few, at most a poll and a submit for each
+    # shard in flight; a limit would have an idle worker refuse what is due now.
+    "worker_eta_task_limit": None,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     # Flower and `celery events` see only what is sent; five small events a step of a shard.
     "worker_send_task_events": True,

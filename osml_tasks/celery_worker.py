@@ -19,6 +19,7 @@ from osml_tasks.child_process import ChildProcess
 from osml_tasks.config import AsyncEndpointConfig, LogFormat
 from osml_tasks.ledger import ResourceType
 from osml_tasks.preflight import listening
+from osml_tasks.stopping import STOP_SECONDS
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 """How long a worker may take until it consumes, s."""
-STOP_SECONDS = 30.0
-"""How long a worker may take to finish what it is at, s."""
 
 _numbers = count(1)
 
@@ -100,7 +99,7 @@ class CeleryWorker:
         return self._process.is_alive()
 
     def stop(self) -> None:
-        """Let it finish what it is at, for up to 30 s, and end it. May be called again."""
+        """Let it end or return what it is at, which takes up to ``stopping.STOP_SECONDS``. May be called again."""
         if self._resources is None:
             self._end()
         else:

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery import Celery
@@ -23,6 +23,7 @@ from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.stopping import Stop
 
 if TYPE_CHECKING:
     import boto3
@@ -41,6 +42,7 @@ class Connections:
     :ivar app: where messages are sent.
     :ivar runtime: a boto3 client of SageMaker's runtime.
     :ivar pool: threads for calls that overlap.
+    :ivar stop: whether the work is to be left to another worker; a client's never is.
     """
 
     app: Celery
@@ -52,6 +54,7 @@ class Connections:
     capacity: Capacity
     resources: ResourceManager
     pool: ThreadPoolExecutor
+    stop: Stop = field(default_factory=Stop)
 
     def input_uri(self, key: str) -> S3Uri:
         """An object of this program's own, in the input bucket."""

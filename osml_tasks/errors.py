@@ -36,6 +36,10 @@ class ExtensionRuntimeError(ExtensionError):
     """Something outside this package failed while the work went on."""
 
 
+class WorkerStoppingError(ExtensionRuntimeError):
+    """A worker was told to stop, and its time for the task at hand is over: another goes on with it."""
+
+
 class S3OperationError(ExtensionRuntimeError):
     """An S3 request failed for good.
 

@@ -45,7 +45,10 @@ class PartWriter:
         self._features = 0
 
     def write(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Progress:
-        """Write the part, last of all: that it exists says that the shard is finished."""
+        """Write the part, last of all: that it exists says that the shard is finished.
+
+        :raises WorkerStoppingError: this worker has no time for the rest; there is no part then.
+        """
         self._note_failures(tiles, arrivals, records)
         with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
             for lines in self._lines(tiles, arrivals, records):
@@ -72,6 +75,7 @@ class PartWriter:
         found = [arrivals.outputs[tile.index] for tile in there]
         outputs = self._connections.overlap(self._download, (output.uri for output in found))
         for tile, output, body in zip(there, found, outputs, strict=True):
+            self._connections.stop.check()
             try:
                 features = parse(body)
             except UnparsableOutputError as error:

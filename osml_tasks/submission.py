@@ -13,7 +13,14 @@ from pathlib import Path
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
-from osml_tasks.errors import NotAllowedError, RejectedError, S3OperationError, SourceError, ThrottledError
+from osml_tasks.errors import (
+    NotAllowedError,
+    RejectedError,
+    S3OperationError,
+    SourceError,
+    ThrottledError,
+    WorkerStoppingError,
+)
 from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
@@ -61,6 +68,7 @@ def submit_shard(
     :param publish: sends messages of other shards whose turn has come.
     :param ticket: tells this message from others of the same shard, however often it comes.
     :raises EndpointUnusableError: the job cannot go on.
+    :raises WorkerStoppingError: this worker has no time for the rest; what it has invoked is written down.
     """
     records, capacity = connections.records, connections.capacity
     job = connections.job(shard.job)
@@ -96,7 +104,6 @@ class _Submitter:
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
-        self._paths_are_news = False
         self._news: dict[int, TileRecord] = {}
         self._metrics = AsyncMetricsTracker()
         self._uploads: set[S3Uri] = set()
@@ -122,8 +129,6 @@ class _Submitter:
             finally:
                 self._write_down()
                 self._count()
-            if self._paths_are_news:
-                write_paths(self._connections, self._job, self._paths)
             self._log(step, due, self._now() - began)
         again = due_again(self._records)
         return None if again is None else min(max(0.0, again - self._now()), MAX_COUNTDOWN)
@@ -153,14 +158,21 @@ class _Submitter:
         pending: dict[Future[Accepted | TileRecord], Tile] = {
             self._connections.pool.submit(self._invoke_tile, tile): tile for tile in tiles
         }
+        stopping: WorkerStoppingError | None = None
         try:
             for done in as_completed(pending):
-                self._note(pending[done], done.result())
+                if isinstance(error := done.exception(), WorkerStoppingError):
+                    stopping = error  # raised at the end: calls that are under way have yet to be noted
+                else:
+                    self._note(pending[done], done.result())
         finally:
             call_off(pending)
+        if stopping is not None:
+            raise stopping
 
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""
+        self._connections.stop.check()
         record = self._record(tile)
         try:
             payload, upload_to = self._payload(tile), self._payload_uri(tile)
@@ -223,7 +235,7 @@ class _Submitter:
         if self._paths.output is None:
             seen = OutputPaths(_root(answer.output, outputs), _root(answer.failure, failures))
             self._paths = self._connections.records.learn_paths(self._job.job_id, seen)
-            self._paths_are_news = True
+            write_paths(self._connections, self._job, self._paths)
         return TileRecord(
             attempt=attempt,
             invoked_at=self._now(),

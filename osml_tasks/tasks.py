@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -27,11 +28,13 @@ from osml_tasks.errors import (
     ObjectNotFoundError,
     S3AccessError,
     S3OperationError,
+    WorkerStoppingError,
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
 from osml_tasks.logs import log_step
 from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job, short_report
+from osml_tasks.stopping import WORKER
 from osml_tasks.submission import submit_shard
 from osml_tasks.sweep import remove_job, sweep
 
@@ -55,6 +58,7 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param sources: ``s3://`` URIs and prefixes, and paths under the workers' ``ASYNC_SM_TILE_ROOTS``.
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
+    _leave_it_if_stopping()
     job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
     if not shards:
         return short_report(connections(), job.job_id)
@@ -100,6 +104,7 @@ def assemble(self: Task[Any, Any], /, job: str) -> dict[str, Any] | None:
 @app.task(name="osml_tasks.cleanup", ignore_result=True)
 def cleanup(job: str | None = None) -> None:
     """Delete every object of one job that is over; without a job, do what is due and grant capacity that came free."""
+    _leave_it_if_stopping()
     if job is None:
         connections().publish(sweep(connections()))
     else:
@@ -114,7 +119,7 @@ def connections() -> Connections:
 
 @lru_cache(maxsize=1)
 def _connections() -> Connections:
-    return connect(AsyncEndpointConfig(), app)
+    return replace(connect(AsyncEndpointConfig(), app), stop=WORKER)
 
 
 def _message(task: Task[Any, Any]) -> str:
@@ -132,11 +137,21 @@ def _resubmit(shard: dict[str, Any], countdown: float | None) -> None:
         submit.apply_async(kwargs=shard, countdown=countdown)
 
 
+def _leave_it_if_stopping() -> None:
+    """Return the message at hand to its queue if this worker is to begin nothing any more."""
+    if WORKER.has_begun:
+        raise Reject("this worker stops", requeue=True)
+
+
 @contextmanager
 def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[None]:
     """Try again what may pass; end the job where it cannot go on."""
+    _leave_it_if_stopping()
     try:
         yield
+    except WorkerStoppingError as error:
+        logger.info("message returned: %s", error)
+        raise Reject(str(error), requeue=True) from error
     except JobNotFoundError as error:
         logger.warning("message dropped: %s", error)
         if "shard" in arguments:

@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown
+from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from osml_tasks.celery import app, state_client
 from osml_tasks.celery_settings import complaints
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.handing_back import HandBack
 from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
+from osml_tasks.stopping import WORKER
 
 LEASE_SECONDS = 120
 """How long a worker counts as alive after its last heartbeat, s."""
 _RENEW_SECONDS = 30
 
 logger = logging.getLogger(__name__)
+app.steps["worker"].add(HandBack)
 
 
 @worker_init.connect
@@ -80,6 +83,12 @@ def _begin(sender: Any, **_: Any) -> None:
 @heartbeat_sent.connect
 def _renew(sender: Any, **_: Any) -> None:
     _lease.renew(sender.eventer.hostname)
+
+
+@worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    # In the signal's handler already: a task of a solo pool runs in this very thread.
+    WORKER.begin()
 
 
 @worker_shutdown.connect

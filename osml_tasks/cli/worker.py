@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -32,7 +33,12 @@ def command(loglevel: str, beat: bool) -> int:
     ]
     with suppress(KeyboardInterrupt), running(workers):
         click.echo("ready")
-        _supervise(workers)
+        try:
+            _supervise(workers)
+        finally:
+            # A second order must not break off what the first has begun: workers end in their time.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
     return 0
 
 

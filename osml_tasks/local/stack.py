@@ -19,12 +19,13 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
 from osml_tasks.local.server import LOOPBACK, LocalServer, start_with_other_ports
+from osml_tasks.stopping import STOP_SECONDS
 
 Part = TypeVar("Part")
 
 ENDPOINT_START_SECONDS = 30.0
 WORKERS_START_SECONDS = 60.0
-WORKERS_STOP_SECONDS = 20.0
+WORKERS_STOP_SECONDS = STOP_SECONDS + 5.0
 
 _ENDPOINT_READY = re.compile(r"^ready (http://\S+)$", re.MULTILINE)
 # What leads to AWS itself: there is no STS here to assume a role at.

@@ -24,6 +24,8 @@ ENDPOINTS = [
     EndpointSettings(name="silent", model=SCRIPTED, drop_rate=1.0, **PATHS),
     EndpointSettings(name="tells-no-failure", model=SCRIPTED, concurrency=8, s3_output_path=f"s3://{OUTPUTS}/plain"),
     EndpointSettings(name="one-at-a-time", model=SCRIPTED, latency=0.8, **PATHS),
+    EndpointSettings(name="crowded", model=SCRIPTED, concurrency=8, latency=0.2, **PATHS),
+    EndpointSettings(name="fair", model=SCRIPTED, concurrency=4, latency=0.1, **PATHS),
     EndpointSettings(name="elsewhere", model=SCRIPTED, s3_output_path=f"s3://{ELSEWHERE}/output"),
 ]
 

@@ -1,0 +1,164 @@
+"""Workers that stop and start while jobs run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from osml_tasks.celery_settings import QUEUES
+from osml_tasks.job_handle import JobHandle
+from osml_tasks.jobs import JobState
+from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, crew
+from tests.integration.fleet import WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.slow_way import SlowWay
+
+HASTY = "tests.integration.hasty"
+"""Its tasks have a second when they are to stop, and AWS five more."""
+
+
+@pytest.fixture
+def workers(here: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
+    with crew(here, tmp_path) as made:
+        for name, value in made.fleet.env.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+def numbered(count: int) -> dict[str, dict[str, int]]:
+    return {f"t{number:03d}": {} for number in range(count)}
+
+
+def assert_exact(crew: Crew, job: JobHandle, tiles: int, endpoint: str) -> None:
+    """Every tile once in the result, in order, and invoked once."""
+    assert job.wait(60).state is JobState.COMPLETED
+    assert names(job.result()["features"]) == [*numbered(tiles)]
+    invoked = [name for name in crew.fleet.invocations(endpoint) if name.startswith(job.job_id)]
+    assert Counter(Counter(invoked).values()) == {1: tiles}
+
+
+def stopped(worker: Worker, within: float) -> None:
+    """Wait until a worker that was told to stop has done so, of itself and with success."""
+    wait_until(lambda: worker.has_ended, within)
+    assert worker.status == 0, worker.process.log_text()[-2000:]
+
+
+def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: Crew, tiles: Path) -> None:
+    write_tiles(tiles / "patient", numbered(60))
+    write_tiles(tiles / "busy", numbered(20))
+    workers.launch("submit", f"{SUBMIT},{REST}", 2)
+    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+        old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
+        options = {"max_concurrent_jobs": 80}
+        patience = {"polling_interval": 10, "max_polling_interval": 10}
+        with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
+            wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
+            waiting = workers.requests("scheduled", old)
+            s3.delay = 0.8
+            with workers.job(tiles / "busy", "scripted", **options) as busy:
+                wait_until(lambda: bool(workers.requests("active", old)))
+                new = workers.start("new", POLL, 2)
+                old.terminate()
+                wait_until(lambda: waiting <= workers.requests("scheduled", new))
+                assert busy.progress().shards_finished == 0
+                stopped(old, within=40)
+                assert_exact(workers, busy, 20, "scripted")
+            assert_exact(workers, patient, 60, "slow")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
+    worker = workers.start("poll", POLL, 2, "-P", pool)
+    for _ in range(12):
+        workers.app.send_task("osml_tasks.poll", kwargs={"job": "nobodys"}, countdown=60, queue=POLL)
+    wait_until(lambda: len(workers.requests("scheduled", worker)) == 12)
+    assert workers.broker.llen(POLL) == 0
+    worker.terminate()
+    stopped(worker, within=20)
+    assert (workers.broker.llen(POLL), workers.broker.hlen("unacked")) == (12, 0)
+
+
+def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
+    write_tiles(tiles, numbered(40))
+    workers.launch("poll", f"{POLL},{REST}", 1)
+    with SlowWay(workers.fleet.endpoints_url) as runtime:
+        runtime.delay = 1.5
+        old = workers.start("old", SUBMIT, 1, app=HASTY, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime.url)
+        before = len(workers.fleet.invocations("scripted"))
+        with workers.job(tiles, "scripted", max_concurrent_jobs=160) as job:
+            wait_until(lambda: len(workers.fleet.invocations("scripted")) > before)
+            old.terminate()
+            stopped(old, within=30)
+            assert 0 < len(workers.fleet.invocations("scripted")) - before < 40
+            assert workers.broker.llen(SUBMIT) == 1
+            assert workers.broker.keys("osml:claim:*/submit") == []
+            workers.launch("new", SUBMIT, 1)
+            assert_exact(workers, job, 40, "scripted")
+
+
+@pytest.mark.parametrize("step", [POLL, REST])
+def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, tiles: Path, step: str) -> None:
+    """A part of a shard, and the result of a job: half of it leaves nothing."""
+    write_tiles(tiles, numbered(20))
+    others = ",".join(queue for queue in QUEUES if queue not in step.split(","))
+    workers.launch("others", others, 2)
+    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+        s3.delay = 0.6
+        old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
+        with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
+            wait_until(lambda: bool(workers.requests("active", old)))
+            old.terminate()
+            stopped(old, within=30)
+            assert "message returned" in old.process.log_text()
+            workers.launch("new", step, 1)
+            assert_exact(workers, job, 20, "scripted")
+
+
+def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew, tiles: Path) -> None:
+    write_tiles(tiles, numbered(20))
+    workers.launch("others", f"{SUBMIT},{REST}", 2)
+    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+        s3.delay = 3600
+        old = workers.start("old", POLL, 2, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
+        with workers.job(tiles, "scripted", max_concurrent_jobs=80) as job:
+            wait_until(lambda: bool(workers.requests("active", old)))
+            old.terminate()
+            stopped(old, within=40)
+            assert "did not end within 6 s" in old.process.log_text()
+            workers.launch("new", POLL, 2)
+            assert_exact(workers, job, 20, "scripted")
+
+
+def test_a_new_worker_takes_its_share_while_a_job_runs(workers: Crew, tiles: Path) -> None:
+    write_tiles(tiles, numbered(200))
+    workers.launch("rest", REST, 1)
+    first = {queue: workers.launch(f"first-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
+    with workers.job(tiles, "slow", max_concurrent_jobs=32) as job:
+        wait_until(lambda: job.progress().finished >= 8)
+        second = {queue: workers.launch(f"second-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
+        joined = job.progress()
+        wait_until(lambda: all(done_by(workers, worker) >= 3 for worker in second.values()))
+        assert joined.finished < job.progress().finished < 200
+        assert all(done_by(workers, worker) > 3 for worker in first.values())
+        assert_exact(workers, job, 200, "slow")
+
+
+def done_by(crew: Crew, worker: Worker) -> int:
+    """How many submit and poll tasks a worker has begun."""
+    return sum((crew.ask("stats", worker.node) or {"total": {}})["total"].values())
+
+
+def test_the_configured_numbers_are_the_concurrency_and_one_signal_ends_them_all(workers: Crew) -> None:
+    env = dict(workers.fleet.env) | {"ASYNC_SM_SUBMISSION_WORKERS": "3", "ASYNC_SM_POLLING_WORKERS": "5"}
+    command = ["-m", "osml_tasks", "worker"]
+    supervisor = Worker("", start_python(workers.running, "all", command, workers.directory, env, WORKERS_READY))
+    stats = workers.app.control.inspect(timeout=2.0).stats()
+    concurrency = {node.partition("-")[0]: answer["pool"]["max-concurrency"] for node, answer in stats.items()}
+    assert concurrency == {"submit": 3, "poll": 5, "assemble": 1}
+    for _ in range(3):
+        supervisor.terminate()
+    stopped(supervisor, within=40)
+    assert not [answer["pid"] for answer in stats.values() if psutil.pid_exists(answer["pid"])]
