@@ -80,5 +80,5 @@ def state_client(app: Celery) -> Any:
     return client
 
 
-_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals"]
+_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals", "osml_tasks.pulse"]
 app = _App("osml_tasks", include=_MODULES, set_as_current=False)
