@@ -19,7 +19,8 @@ FROM ${PYTHON_IMAGE} AS run
 ENV PATH=/opt/osml-tasks/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin osml \
     && install --directory --owner osml --group osml /data
-COPY compose/entrypoint.sh celeryconfig.py /app/
+COPY --chmod=0755 compose/entrypoint.sh /app/
+COPY --chmod=0644 celeryconfig.py /app/
 WORKDIR /app
 USER osml
 ENTRYPOINT ["/app/entrypoint.sh"]

@@ -14,6 +14,7 @@ if getent hosts local-s3 > /dev/null; then
     export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=only-in-this-network AWS_DEFAULT_REGION=us-east-1
     export AWS_ALLOW_HTTP=true AWS_EC2_METADATA_DISABLED=true
     export NO_PROXY="${NO_PROXY:+$NO_PROXY,}local-s3,local-endpoint"
+    export no_proxy="$NO_PROXY"
     export ARTIFACT_BUCKET="${ARTIFACT_BUCKET:-${ASYNC_SM_INPUT_BUCKET:-osml-input}}"
     export ASYNC_SM_OUTPUT_BUCKET="${ASYNC_SM_OUTPUT_BUCKET:-osml-output}"
     if [ -z "${ASYNC_SM_POLLING_INTERVAL:-}${ASYNC_SM_MAX_POLLING_INTERVAL:-}" ]; then

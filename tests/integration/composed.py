@@ -97,13 +97,15 @@ class Composed:
         host = f"{name}-{next(self._numbers)}"
         directory = self._directory / host
         (directory / "tmp").mkdir(parents=True)
-        (directory / "data").mkdir()
+        self._volume(name).mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "celeryconfig.py", directory)
-        (directory / "entrypoint.sh").write_text(self._here((ROOT / "compose/entrypoint.sh").read_text(), directory))
+        (directory / "entrypoint.sh").write_text(
+            self._here((ROOT / "compose/entrypoint.sh").read_text(), name, directory)
+        )
         (directory / "entrypoint.sh").chmod(0o755)
 
         def here(text: str) -> str:
-            return self._here(text, directory)
+            return self._here(text, name, directory)
 
         environment = {name: here(value) for name, value in service.environment.items()}
         environment |= {
@@ -118,16 +120,20 @@ class Composed:
             command,
             directory=directory,
             env=environment,
-            working_directory=directory / "data" if name == "broker" else directory,
+            working_directory=self._volume(name) if name == "broker" else directory,
         )
         health = [here(part) for part in service.health] if "healthcheck" in service.definition else []
         return Container(service, process, environment, directory, health, host)
 
-    def _here(self, text: str, directory: Path) -> str:
+    def _volume(self, name: str) -> Path:
+        """Where a service keeps its data, whichever of its containers is there."""
+        return self._directory / "volumes" / name
+
+    def _here(self, text: str, name: str, directory: Path) -> str:
         """The same with addresses and paths of a container as they are on this machine."""
         places = {
             ENTRYPOINT: str(directory / "entrypoint.sh"),
-            "/data": str(directory / "data"),
+            "/data": str(self._volume(name)),
             "/tmp/": f"{directory}/tmp/",
             "0.0.0.0": LOOPBACK,
             "@broker:": f"@{LOOPBACK}:",
@@ -161,7 +167,7 @@ class Composed:
     def call(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """``docker compose run --rm cli ARGUMENTS``."""
         container = self.container("cli")
-        here = [self._here(part, container.directory) for part in self.services["cli"].command]
+        here = [self._here(part, "cli", container.directory) for part in self.services["cli"].command]
         command = [*here[: -len(self.services["cli"].definition["command"])], *map(str, arguments)]
         return subprocess.Popen(
             command,

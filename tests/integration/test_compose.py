@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from redis import Redis
 
 from osml_tasks.celery import new_app
 from tests.compose_file import example
@@ -19,6 +20,7 @@ from tests.integration.composed import Composed, Container
 from tests.integration.fleet import names, wait_until, write_tiles
 
 ORDER = ["broker", "local-s3", "local-endpoint", "submit-worker", "poll-worker", "assemble-worker", "beat", "flower"]
+PASSWORD = "0f-broker_9"
 FLOWER_PASSWORD = "seen-by-flower-only"
 
 
@@ -26,7 +28,7 @@ FLOWER_PASSWORD = "seen-by-flower-only"
 def composed(tmp_path: Path) -> Iterator[Composed]:
     """A ``.env`` with the passwords set, and the endpoint's model."""
     variables = example(with_defaults=False) | {
-        "BROKER_PASSWORD": "0f-broker_9",
+        "BROKER_PASSWORD": PASSWORD,
         "FLOWER_PASSWORD": FLOWER_PASSWORD,
         "LOCAL_ENDPOINT_MODEL": "tests.integration.models:scripted",
     }
@@ -101,4 +103,17 @@ def test_a_broker_without_its_password_answers_nobody(composed: Composed) -> Non
     with pytest.raises(Exception, match="Authentication required"):
         stranger.connection_for_write().ensure_connection(max_retries=0, timeout=5)
     shown = [part for process in broker.family() for part in process.cmdline()]
-    assert not any("0f-broker_9" in part for part in shown)
+    assert not any(PASSWORD in part for part in shown)
+
+
+def test_the_broker_keeps_over_a_restart_what_it_was_told(composed: Composed) -> None:
+    def told(broker: Container) -> Any:
+        composed.wait_healthy(broker)
+        return Redis(port=composed.ports["6379"], password=PASSWORD)
+
+    first = composed.start("broker")
+    assert told(first).set("kept", "yes")
+    composed.stop(first)
+    state = told(composed.start("broker"))
+    assert state.get("kept") == b"yes"
+    assert state.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

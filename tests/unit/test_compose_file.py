@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from pydantic import AliasChoices
 
+from osml_tasks.cli import _COMMANDS
 from osml_tasks.config import AsyncEndpointConfig
 from tests.compose_file import COMPOSE_FILE, ROOT, MissingError, example, interpolate, mentioned, services
 
@@ -61,7 +62,7 @@ def test_a_password_has_no_default(missing: str) -> None:
 
 
 def test_the_example_has_every_variable_and_no_other() -> None:
-    assert set(example(with_defaults=True)) == mentioned(TEXT)
+    assert set(example(with_defaults=True)) == mentioned(TEXT) | {"COMPOSE_PROFILES"}
 
 
 def test_every_option_reaches_workers_and_the_command() -> None:
@@ -166,3 +167,14 @@ def test_the_images_have_what_the_package_asks_for_in_one_version_each() -> None
     ):
         for requirement in map(Requirement, asked):
             assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_the_commands_in_the_readme_are_there() -> None:
+    text = (ROOT / "compose/README.md").read_text()
+    called = re.findall(r"docker compose run --rm cli (\w+)", text)
+    assert called
+    assert set(called) <= set(_COMMANDS)
+    scaled = set(re.findall(r"--scale ([\w-]+)=", text))
+    assert scaled
+    assert scaled <= set(SERVICES)
+    assert set(re.findall(r"`([A-Z][A-Z_]+)[=`]", text)) <= set(example(with_defaults=True))

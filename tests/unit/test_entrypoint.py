@@ -65,6 +65,7 @@ def test_beside_the_local_servers_nothing_is_needed(programs: Path) -> None:
         "AWS_ALLOW_HTTP": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
         "NO_PROXY": "local-s3,local-endpoint",
+        "no_proxy": "local-s3,local-endpoint",
     }
 
 
