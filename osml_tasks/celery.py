@@ -86,5 +86,5 @@ def state_client(app: Celery) -> Any:
     return client
 
 
-_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals", "osml_tasks.celery_logs"]
+_MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals", "osml_tasks.celery_logs", "osml_tasks.pulse"]
 app = _App("osml_tasks", include=_MODULES, set_as_current=False)

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on the loopback interface: the buckets of the local stack."""
+"""A real S3 server (SeaweedFS), on the loopback interface unless told otherwise: the buckets of the local stack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError
@@ -16,29 +17,46 @@ from osml_tasks.local.server import LOOPBACK, TWIN_OFFSET, LocalServer, free_por
 START_SECONDS = 30.0
 REGION = "us-east-1"
 MEMORY_TARGET = "512MiB"  # of weed's heap; with half as much its garbage collector doubles its CPU time
-_PARTS = ("master", "volume", "filer", "s3", "admin")
+_PARTS = ("s3", "master", "volume", "filer", "admin")
 
 
 class ObjectStore(LocalServer):
     """An S3 server with buckets; a context manager.
 
-    Its access key is made up afresh for each object of this class: see :attr:`env`.
+    Its access key is made up afresh for each object of this class, unless one is given: see :attr:`env`.
 
     :param directory: for its log and data, kept at the end; ``None`` makes a temporary one and removes it.
     :param buckets: names of buckets to make.
     :param disposable: nobody wants the data afterwards: stop at once. So it is without ``directory``.
+    :param bind: the address that it listens on; all of its ports, not only that for S3.
+    :param port: for S3; 0 for any free one. Otherwise its other servers have the four after it, and all of
+        them a twin 10,000 above.
+    :param key: access key and secret key of the one user.
+    :param log_file: whether its log goes to a file in ``directory``; otherwise to the output of this process.
     :raises ExtensionConfigurationError: the extra ``local`` is not installed (on start).
     """
 
     name = "object-store"
 
-    def __init__(self, directory: Path | None = None, buckets: Sequence[str] = (), *, disposable: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        buckets: Sequence[str] = (),
+        *,
+        disposable: bool = False,
+        bind: str = LOOPBACK,
+        port: int = 0,
+        key: tuple[str, str] | None = None,
+        log_file: bool = True,
+    ) -> None:
         super().__init__(directory)
         self._disposable = disposable or directory is None
         self._buckets = tuple(buckets)
+        self._bind = bind
+        self._first_port = port
+        self._log_file = log_file
         self._ports: dict[str, int] = dict.fromkeys(_PARTS, 0)
-        self._access_key = f"local{secrets.token_hex(8)}"
-        self._secret_key = secrets.token_hex(20)
+        self._access_key, self._secret_key = key or (f"local{secrets.token_hex(8)}", secrets.token_hex(20))
 
     @property
     def endpoint_url(self) -> str:
@@ -47,7 +65,7 @@ class ObjectStore(LocalServer):
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Every port that it listens on, on the loopback interface."""
+        """Every port that it listens on."""
         return tuple(port + offset for port in self._ports.values() for offset in (0, TWIN_OFFSET))
 
     @property
@@ -64,16 +82,21 @@ class ObjectStore(LocalServer):
     def launch(self) -> None:
         """Start the server, without waiting for it."""
         binary = _weed_binary()
-        self._ports = dict(zip(_PARTS, free_ports(len(_PARTS), twin_offset=TWIN_OFFSET), strict=True))
+        self._ports = dict(zip(_PARTS, self._choose_ports(), strict=True))
         command = [str(binary), "-logtostderr=true", "mini", *self._flags()]
         self._child = ChildProcess(
             self.name,
             command,
-            directory=self.directory,
+            directory=self.directory if self._log_file else None,
             env=self._server_env(),
             working_directory=self.directory,
         )
         self._child.start()
+
+    def _choose_ports(self) -> Sequence[int]:
+        if self._first_port:
+            return range(self._first_port, self._first_port + len(_PARTS))
+        return free_ports(len(_PARTS), twin_offset=TWIN_OFFSET)
 
     def _server_env(self) -> dict[str, str]:
         # It reads options and identities from such variables, and ours are not meant for it.
@@ -92,7 +115,7 @@ class ObjectStore(LocalServer):
             *twins,
             "-dir=.",
             f"-ip={LOOPBACK}",
-            f"-ip.bind={LOOPBACK}",
+            f"-ip.bind={self._bind}",
             # Relative, because the path of a socket may have no more than about 100 bytes.
             "-filer.localSocket=filer.sock",
             "-s3.localSocket=s3.sock",
@@ -116,6 +139,14 @@ class ObjectStore(LocalServer):
             self._child.wait_ready(lambda: _make_buckets(client, self._buckets), within=START_SECONDS)
         finally:
             client.close()
+
+    def serves(self) -> bool:
+        """Whether it answers; after :meth:`wait_ready` its buckets are there, too."""
+        try:
+            with build_opener(ProxyHandler({})).open(f"{self.endpoint_url}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def _client(self) -> Any:
         import boto3

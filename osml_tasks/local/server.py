@@ -87,6 +87,10 @@ class LocalServer(ABC):
         """The server's process id, ``None`` while it is not started."""
         return None if self._child is None else self._child.pid
 
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.is_alive()
+
     @abstractmethod
     def launch(self) -> None:
         """Start the process, without waiting for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 _calls: Counter[str] = Counter()
@@ -14,7 +15,7 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
     """Do what the payload, a JSON object, says.
 
     ``name``: goes into every feature; ``features``: how many, default 1; ``fail_first``: raise so many
-    times before answering; ``raw``: answer this text; ``sleep``: s.
+    times before answering; ``raw``: answer this text; ``sleep``: s; ``after``: a file to wait for.
     """
     script = json.loads(payload)
     name = script["name"]
@@ -22,6 +23,8 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
     if _calls[name] <= script.get("fail_first", 0):
         raise ValueError(f"call {_calls[name]} of {name} is to fail")
     time.sleep(script.get("sleep", 0))
+    while "after" in script and not Path(script["after"]).exists():
+        time.sleep(0.05)
     if "raw" in script:
         return str(script["raw"])
     features = [_feature(name, place) for place in range(script.get("features", 1))]

@@ -16,7 +16,10 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.jobs import JobState, Reason
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "compose/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("option", AsyncEndpointConfig.model_fields)
