@@ -27,7 +27,7 @@ from tests.integration.fleet import REPOSITORY, Fleet, clean_environment, wait_u
 
 SUBMIT, POLL, REST = "osml.submit", "osml.poll", "osml.assemble,osml.cleanup"
 ALL = f"{SUBMIT},{POLL},{REST}"
-_READY = re.compile(r" ready\.$", re.MULTILINE)
+_READY = re.compile(r" ready\.( worker=\S+)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

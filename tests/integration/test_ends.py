@@ -40,7 +40,7 @@ def _fresh_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from osml_tasks.celery import client_app, new_app
 
     client_app.cache_clear()
-    monkeypatch.setattr("osml_tasks.detection.client_app", new_app)
+    monkeypatch.setattr("osml_tasks.connections.client_app", new_app)
     yield
     client_app.cache_clear()
 
