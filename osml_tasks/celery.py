@@ -22,6 +22,7 @@ class _App(Celery):
     """An app with this package's settings, under those of an operator."""
 
     loader_cls = "osml_tasks.celery_settings:SettingsLoader"
+    amqp_cls = "osml_tasks.labels:LabelledMessages"
 
     def _load_config(self) -> Any:
         settings = super()._load_config()  # type: ignore[misc]
