@@ -8,7 +8,8 @@ The rules are in ``capacity.lua``, which Redis runs as one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -36,6 +37,18 @@ class Grant:
     messages: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Who has what of an endpoint's capacity at one moment.
+
+    :ivar in_flight: tiles that the shards of each job hold: invoked and not through, or about to be invoked.
+    :ivar parked: shards of each job that wait for capacity.
+    """
+
+    in_flight: Mapping[str, int]
+    parked: Mapping[str, int]
+
+
 class Capacity:
     """The capacity of all endpoints, kept in Redis (6.2 or newer) or Valkey.
 
@@ -48,6 +61,7 @@ class Capacity:
         source = files("osml_tasks").joinpath("capacity.lua").read_text("utf-8")
         self._lease = lease
         self._grant = grant
+        self._redis = redis
         self._script: Callable[..., list[bytes | str]] = redis.register_script(source)
 
     def request(self, endpoint: str, shard: Shard, need: int, limit: int, message: str, ticket: str = "") -> Grant:
@@ -73,6 +87,19 @@ class Capacity:
         """End leases that ran out and grant what that frees."""
         return self._call(endpoint, "grant", "")
 
+    def use(self, endpoint: str) -> Use:
+        """Who holds capacity and who waits for some; changes nothing, so that a lease that ran out still counts."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(f"{KEY_PREFIX}{endpoint}:held")
+            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:parked")
+            held, parked = pipe.execute()
+        in_flight: Counter[str] = Counter()
+        for shard, amount in held.items():
+            in_flight[_job(_text(shard))] += int(amount)
+        # Several messages of one shard may be parked; their names differ by what follows the shard's.
+        shards = {_text(field).split(" ")[0] for field in parked}
+        return Use(in_flight, Counter(map(_job, shards)))
+
     def _call(self, endpoint: str, *arguments: str | int) -> Grant:
         held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=(*arguments, self._grant))
         return Grant(_text(held) == "1", tuple(map(_text, messages)))
@@ -80,3 +107,7 @@ class Capacity:
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _job(shard: str) -> str:
+    return shard.rpartition("/")[0]

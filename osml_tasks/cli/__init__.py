@@ -31,6 +31,7 @@ _COMMANDS = {
     "cancel": "Stop a job.",
     "retry": "Try the failed tiles of a job again.",
     "resume": "Go on with a job after the broker was lost.",
+    "queues": "Say what waits for workers, and what for endpoints.",
     "cleanup": "Delete what is due, and say what is left.",
     "worker": "Run workers for all queues.",
     "check": "Look whether broker, workers, buckets and endpoint are there.",

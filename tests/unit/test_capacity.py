@@ -149,6 +149,22 @@ def test_a_grant_that_nobody_took_up_is_given_again(capacity: Capacity, redis: A
     assert capacity.grant("ships").messages == (shard(1).name,)
 
 
+def test_who_has_what_is_said_by_job_and_changes_nothing(capacity: Capacity, redis: Any) -> None:
+    ask(capacity, shard(0, 15, "one"))
+    ask(capacity, shard(0, 5, "two"))
+    for number, job, chord in ((1, "one", "A"), (1, "one", "B"), (2, "one", "A"), (1, "two", "A")):
+        capacity.request("ships", shard(number, 10, job), 10, 20, "message", chord)
+    redis.zadd(f"{KEY_PREFIX}ships:leases", {shard(0, 15, "one").name: 1})
+    before = {key: redis.dump(key) for key in redis.scan_iter()}
+    use = capacity.use("ships")
+    assert (dict(use.in_flight), dict(use.parked)) == ({"one": 15, "two": 5}, {"one": 2, "two": 1})
+    assert {key: redis.dump(key) for key in redis.scan_iter()} == before
+
+
+def test_an_endpoint_that_nobody_uses_has_neither(capacity: Capacity) -> None:
+    assert (dict(capacity.use("ships").in_flight), dict(capacity.use("ships").parked)) == ({}, {})
+
+
 def test_no_key_is_kept_for_ever(capacity: Capacity, redis: Any) -> None:
     for number in range(4):
         ask(capacity, shard(number))
