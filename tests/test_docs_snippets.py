@@ -14,6 +14,7 @@ from tests.integration.snippets import Block, blocks, one_session, run_python, r
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 GUIDES = [REPOSITORY / f"docs/{name}_guide.md" for name in ("async_endpoint", "troubleshooting", "performance_tuning")]
+IN_SHELL = [*GUIDES, REPOSITORY / "docs/operations.md"]
 IMAGERY = "imagery/harbour.png"
 
 
@@ -49,7 +50,11 @@ def test_python_runs_from_top_to_bottom(emptied: Fleet, document: Path) -> None:
 
 @pytest.mark.parametrize(
     ("document", "block"),
-    [pytest.param(path, block, id=f"{path.stem}-{block.line}") for path in GUIDES for block in _in(path, "sh", "bash")],
+    [
+        pytest.param(path, block, id=f"{path.stem}-{block.line}")
+        for path in IN_SHELL
+        for block in _in(path, "sh", "bash")
+    ],
 )
 def test_shell_runs(emptied: Fleet, document: Path, block: Block) -> None:
     done = run_shell(block.code, emptied.env, emptied.tiles)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -36,10 +38,12 @@ class Dashboard:
     """A running Flower.
 
     :ivar job: a job of five shards that has run before its eyes.
+    :ivar fleet: whose tasks it shows.
     """
 
     url: str
     job: str
+    fleet: Fleet
     flower: ChildProcess
 
     def get(self, path: str, login: str | None = LOGIN) -> tuple[int, str]:
@@ -89,14 +93,15 @@ def dashboard(_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             FLOWER_READY,
         )
         fleet = Fleet(env, _fleet.endpoints_url, _fleet.tiles, str)
-        found = Dashboard(f"http://127.0.0.1:{port}", "", flower)
+        found = Dashboard(f"http://127.0.0.1:{port}", "", fleet, flower)
         wait_until(lambda: len(found.workers()) == 3, within=40)
         outcome = fleet.detect(tiles, "-e", "slow", "--no-stage", folder=directory)
         assert outcome.status == 0, outcome.err
-        found = Dashboard(found.url, outcome.report["job_id"], flower)
+        found = replace(found, job=outcome.report["job_id"])
         new_app(url).send_task("osml_tasks.cleanup", kwargs={"job": found.job}, ignore_result=True)
         wait_until(lambda: found.finished() == STEPS, within=40)
         yield found
+    wait_until(lambda: not _fleet.objects())
 
 
 def test_each_task_shows_its_job_shard_and_queue(dashboard: Dashboard) -> None:
@@ -132,6 +137,18 @@ def test_prometheus_gets_events_runtimes_and_workers(dashboard: Dashboard) -> No
     for step in STEPS:
         assert f'flower_task_runtime_seconds_count{{task="osml_tasks.{step}"' in text
     assert len(re.findall(r"^flower_worker_online{.*} 1\.0$", text, re.MULTILINE)) == 3
+
+
+def test_a_job_that_fails_as_a_whole_is_a_failed_task(dashboard: Dashboard) -> None:
+    """An alert of docs/operations.md rests on that."""
+    tiles = write_tiles(dashboard.fleet.tiles / "flower-fails", {"a": {}})
+    _, env = dashboard.fleet.command()
+    # From Python: the command would see beforehand that there is no such endpoint.
+    call = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='none', stage=False).wait(60).state)"
+    done = subprocess.run([sys.executable, "-c", call], env=env, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "failed\n"
+    failed = re.compile(r'^flower_events_total{task="osml_tasks.submit",type="task-failed",worker=', re.MULTILINE)
+    wait_until(lambda: failed.search(dashboard.get("/metrics", login=None)[1]) is not None)
 
 
 def test_the_queues_have_their_lengths(dashboard: Dashboard) -> None:
