@@ -157,3 +157,10 @@ def test_the_picture_is_there_and_small() -> None:
     picture = REPOSITORY / "docs/flower.png"
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert picture.stat().st_size < 200_000
+
+
+def test_the_compose_file_has_the_same_dashboard() -> None:
+    composed = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["flower"]["environment"]
+    documented = settings(FILES["/etc/osml-tasks/environment"])
+    names = {name for name in documented if name.startswith("FLOWER_")} - {"FLOWER_ADDRESS", "FLOWER_BASIC_AUTH"}
+    assert {name: composed[name] for name in names} == {name: documented[name] for name in names}
