@@ -8,7 +8,7 @@ demo: $(VENV)/installed
 	$(BIN)/osml-tasks demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ package's own settings, which it repeats as they are: https://docs.celeryq.dev/e
 The variables CELERY_BROKER_URL and CELERY_RESULT_BACKEND go before both.
 """
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 # Where it all is.
 broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey, or RabbitMQ (amqp://)
@@ -20,7 +20,8 @@ broker_transport_options = {  # each broker takes its own, and leaves the other'
 # Which worker does what. A worker's concurrency is on its command line: `-c`, or ASYNC_SM_SUBMISSION_WORKERS
 # and ASYNC_SM_POLLING_WORKERS where `osml-tasks worker` starts it.
 task_queues = [  # one a step
-    Queue(name, routing_key=name) for name in ("osml.submit", "osml.poll", "osml.assemble", "osml.cleanup")
+    Queue(name, Exchange("osml"), routing_key=name)
+    for name in ("osml.submit", "osml.poll", "osml.assemble", "osml.cleanup")
 ]
 task_default_exchange = "osml"  # of RabbitMQ, where a caller of another language finds the queues by their names
 task_routes = {  # which step goes to which queue: clients and workers rely on it

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 from celery.loaders.app import AppLoader
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.records import RECORD_SECONDS
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
-    "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
+    "task_queues": [Queue(name, Exchange("osml"), routing_key=name) for name in QUEUES],
     "task_default_exchange": "osml",
     "task_default_queue": CLEANUP_QUEUE,
     "task_create_missing_queues": False,

@@ -286,7 +286,7 @@ def test_a_job_in_which_nothing_happens_any_more_is_ended_and_removed(
 ) -> None:
     write_tiles(tiles, {"a": {}})
     job, _ = create_job(connections, find_tiles([str(tiles)]), "scripted", stage=True)
-    assert len(here.objects()) == 2
+    assert len(here.objects()) == 3
     wait_until(lambda: delete_leftovers(connections).cleaned > 0 or not here.objects())
     status = JobHandle(connections, job.job_id).status()
     assert (status.state, here.objects()) == (JobState.FAILED, [])
@@ -304,10 +304,10 @@ def test_a_job_whose_objects_are_refused_is_named_and_swept_later(
     s3.refused = frozenset(found.uri for found in s3.list(stubborn.input_uri(job.prefix)))
     JobHandle(stubborn, job.job_id).cancel()
     (failure,) = stubborn.resources.get_stats()["failures"]
-    assert (failure["type"], failure["resource"], failure["objects"]) == ("job", job.job_id, 3)
-    assert clean_up_jobs(stubborn, force=True).failed == 3
+    assert (failure["type"], failure["resource"], failure["objects"]) == ("job", job.job_id, 4)
+    assert clean_up_jobs(stubborn, force=True).failed == 4
     s3.refused = frozenset()
-    assert (clean_up_jobs(stubborn, force=True).cleaned, here.objects()) == (3, [])
+    assert (clean_up_jobs(stubborn, force=True).cleaned, here.objects()) == (4, [])
     assert stubborn.resources.get_stats()["failures"] == []
 
 

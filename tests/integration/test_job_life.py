@@ -14,6 +14,7 @@ import pytest
 import redis
 
 import osml_tasks
+from osml_tasks.celery import new_app
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, JobNotFoundError
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
@@ -217,6 +218,15 @@ def test_a_job_that_is_at_work_is_resumed_only_by_force(fleet: Fleet, tiles: Pat
     assert (nowhere.returncode, "neither the broker nor S3" in nowhere.stderr) == (2, True)
 
 
+@pytest.fixture
+def _apps(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may have published to another broker before."""
+    app = new_app(here.env["CELERY_BROKER_URL"])
+    monkeypatch.setattr("osml_tasks.connections.client_app", lambda: app)
+    monkeypatch.setattr("osml_tasks.preflight.default_app", app)
+
+
+@pytest.mark.usefixtures("_apps")
 def test_the_same_from_python(here: Fleet, tiles: Path) -> None:
     write_tiles(tiles, {"py-good": {}, "py-bad": {"fail_first": 1}})
     config = osml_tasks.AsyncEndpointConfig(max_retries=0)
@@ -236,6 +246,7 @@ def test_the_same_from_python(here: Fleet, tiles: Path) -> None:
     assert not job.cancel()
 
 
+@pytest.mark.usefixtures("_apps")
 def test_what_a_retry_needs_goes_with_the_result(here: Fleet, tiles: Path) -> None:
     write_tiles(tiles, {"need-bad": {"raw": "nonsense"}})
     job = osml_tasks.detect(tiles, endpoint="scripted")

@@ -82,7 +82,7 @@ def test_the_other_commands_serve_there_too(rabbit_fleet: RabbitFleet, tiles: Pa
     write_tiles(tiles, {"a": {}, "b": {}})
     job = rabbit_fleet.run("detect", tiles, "-e", "scripted", "--no-wait").stdout.strip()
     assert rabbit_fleet.run("watch", job).returncode == 0
-    assert json.loads(rabbit_fleet.run("status", job).stdout)["succeeded"] == 2
+    assert json.loads(rabbit_fleet.run("status", job, "--json").stdout)["succeeded"] == 2
     assert rabbit_fleet.run("cleanup", "--job", job).returncode == 0
 
 
