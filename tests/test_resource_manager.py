@@ -463,7 +463,7 @@ def test_the_command_says_what_it_deleted_and_what_waits(here: Fleet, tiles: Pat
 
 
 def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> None:
-    write_tiles(tiles, {f"t{number}": {"sleep": 0.2} for number in range(30)})
+    write_tiles(tiles, {f"t{number}": {"sleep": 0.5} for number in range(80)})
     job = here.run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
     refused = here.run("cleanup", "--job", job)
     assert (refused.returncode, "still running: wait for it or cancel it" in refused.stderr) == (2, True)
