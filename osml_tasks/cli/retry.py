@@ -19,5 +19,10 @@ def command(job_id: str, output: Path | None, report: Path | None, keep: bool) -
     check_writable(output, report)
     handle = open_job(job_id)
     tiles = handle.retry()
-    click.echo(f"{tiles} failed tiles of job {job_id} are tried again" if tiles else f"job {job_id} has no failed tile")
+    if tiles:
+        click.echo(f"{tiles} failed tiles of job {job_id} are tried again")
+    else:
+        click.echo(f"job {job_id} has no failed tile")
+        if output is None:
+            return 0
     return come_back(handle, output, report, keep)
