@@ -18,6 +18,7 @@ ENDPOINTS = [
     EndpointSettings(name="bright-objects", model="osml_tasks.local.model:find_bright_objects", concurrency=4, **PATHS),
     EndpointSettings(name="scripted", model=SCRIPTED, concurrency=8, **PATHS),
     EndpointSettings(name="slow", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),
+    EndpointSettings(name="bounded", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),  # for its peak
     EndpointSettings(name="throttled", model=SCRIPTED, concurrency=8, throttle_rate=0.75, seed=3, **PATHS),
     EndpointSettings(name="refuses-inline", model=SCRIPTED, concurrency=8, refuse_inline=True, **PATHS),
     EndpointSettings(name="old-region", model=SCRIPTED, concurrency=8, ignore_path_extension=True, **PATHS),

@@ -161,16 +161,16 @@ def test_a_job_goes_on_after_the_broker_has_lost_everything(
     lonely: tuple[Fleet, Broker], tiles: Path, tmp_path: Path
 ) -> None:
     fleet, broker = lonely
-    write_tiles(tiles, {f"lost{number:02d}": {"features": 2, "sleep": 0.1} for number in range(40)})
+    write_tiles(tiles, {f"lost{number:03d}": {"features": 2, "sleep": 0.2} for number in range(100)})
     before = len(fleet.invocations("slow"))
     with ExitStack() as first:
         workers = work(first, fleet, tmp_path)
         job = start(fleet, tiles, "-e", "slow")
-        wait_until(lambda: len(parts(fleet, job)) >= 3)
+        wait_until(lambda: len(parts(fleet, job)) >= 2)
         workers.stop(grace=0)
     redis.Redis.from_url(broker.url).flushall()
     wait_until(lambda: fleet.stats("slow")["in_flight"] == 0)
-    assert len(fleet.invocations("slow")) - before < 40
+    assert len(fleet.invocations("slow")) - before < 100
     lost = fleet.run("status", job)
     assert (lost.returncode, f"osml-tasks resume {job}" in lost.stderr) == (2, True)
     with ExitStack() as second:
@@ -178,9 +178,9 @@ def test_a_job_goes_on_after_the_broker_has_lost_everything(
         result = tmp_path / "out.geojson"
         done = fleet.run("resume", job, "-o", result, "--report", tmp_path / "report.json")
     assert done.returncode == 0, done.stderr
-    assert fetched(result) == sorted(f"lost{number:02d}" for number in range(40) for _ in range(2))
+    assert fetched(result) == sorted(f"lost{number:03d}" for number in range(100) for _ in range(2))
     report = json.loads((tmp_path / "report.json").read_text())
-    assert (report["tiles"], report["succeeded"], report["features"]) == (40, 40, 80)
+    assert (report["tiles"], report["succeeded"], report["features"]) == (100, 100, 200)
     # What was written down, or had an answer, was not invoked again; what was in flight at the end may have been.
     assert set(Counter(fleet.invocations("slow")[before:]).values()) == {1}
 

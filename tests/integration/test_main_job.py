@@ -134,14 +134,14 @@ def test_two_jobs_at_once_never_exceed_the_capacity_of_the_endpoint(fleet: Fleet
     folders = [tmp_path / "one", tmp_path / "two"]
     clients = [
         fleet.start(
-            "detect", tiles, "-e", "slow", "-o", folder.with_suffix(".geojson"), ASYNC_SM_MAX_CONCURRENT_JOBS="24"
+            "detect", tiles, "-e", "bounded", "-o", folder.with_suffix(".geojson"), ASYNC_SM_MAX_CONCURRENT_JOBS="24"
         )
         for folder in folders
     ]
     for client in clients:
         out, err = client.communicate(timeout=120)
         assert (client.returncode, out[:31]) == (0, "120 features from 120 of 120 ti"), err
-    assert fleet.stats("slow")["in_flight_max"] <= 24
+    assert fleet.stats("bounded")["in_flight_max"] <= 24
 
 
 def test_a_result_that_cannot_be_written_is_not_lost(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
