@@ -118,9 +118,11 @@ def test_a_retry_takes_only_failed_tiles_and_merges_what_they_give(
 
 
 def test_a_retry_says_what_stands_in_its_way(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {"ways-good": {"sleep": 1}, "ways-bad": {"raw": "nonsense"}})
+    go = tmp_path / "go"
+    write_tiles(tiles, {"ways-good": {"after": str(go)}, "ways-bad": {"raw": "nonsense"}})
     job = start(fleet, tiles, "-e", "scripted")
     early = fleet.run("retry", job)
+    go.touch()
     assert (early.returncode, "wait for its end with osml-tasks watch" in early.stderr) == (2, True)
     kept = fleet.run("result", job, "-o", tmp_path / "out.geojson", "--keep")
     assert (kept.returncode, f"osml-tasks retry {job} -o " in kept.stderr) == (3, True), kept.stderr

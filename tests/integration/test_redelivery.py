@@ -10,79 +10,42 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 import redis
 
 from osml_tasks.assembly import assemble_job, end_job
-from osml_tasks.celery import new_app, state_client
 from osml_tasks.celery_settings import QUEUES
-from osml_tasks.collection import Collection, collect_shard
+from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
-from osml_tasks.detection import create_job
 from osml_tasks.errors import NotAllowedError
 from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import JobState, Shard
+from osml_tasks.jobs import JobState
 from osml_tasks.ledger import ResourceType
-from osml_tasks.sources import find_tiles
 from osml_tasks.submission import Submission, submit_shard
 from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
-from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import Fleet, names, wait_until, write_tiles
+from tests.integration.steps import (
+    collected,
+    connected,
+    empty,
+    fail_and_forget,
+    ignore,
+    make_job,
+    submitted,
+    with_options,
+)
 
 
 @pytest.fixture
 def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
-    for name, value in fleet.env.items():
-        monkeypatch.setenv(name, value)
-    app = new_app(result_backend=fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/7")
-    session = boto3.Session(
-        aws_access_key_id=fleet.env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=fleet.env["AWS_SECRET_ACCESS_KEY"],
-        region_name=fleet.env["AWS_REGION"],
-    )
-    config = AsyncEndpointConfig(
-        input_bucket=INPUTS,
-        output_bucket=OUTPUTS,
-        tile_roots=(fleet.tiles,),
-        max_concurrent_jobs=16,
-        polling_interval=0.1,
-    )
-    yield connect(config, app, session)
-    state_client(app).flushdb()
-
-
-def make_job(connections: Connections, tiles: Path, endpoint: str = "scripted") -> list[Shard]:
-    return create_job(connections, find_tiles([str(tiles)]), endpoint, stage=False)[1]
-
-
-def ignore(messages: Iterable[str]) -> None:
-    """Publish nothing."""
-
-
-def submitted(connections: Connections, shard: Shard) -> Submission:
-    return submit_shard(connections, shard, json.dumps(shard.to_message()), "test", ignore)
-
-
-def collected(connections: Connections, shard: Shard, publish: Callable[[Iterable[str]], None] = ignore) -> Collection:
-    """Poll until the shard is finished."""
-    outcomes: list[Collection] = []
-
-    def finished() -> bool:
-        outcomes.append(collect_shard(connections, shard, idle=0, seen=0, publish=publish))
-        if outcomes[-1].resubmit_in is not None:
-            submitted(connections, shard)
-        return outcomes[-1].poll_in is None
-
-    wait_until(finished)
-    return outcomes[-1]
+    with connected(fleet, monkeypatch) as connections:
+        yield connections
 
 
 def test_every_message_twice_gives_the_same_result_and_no_second_invocation(
@@ -199,11 +162,6 @@ def test_delayed_cleanup_waits_for_the_sweep_and_disabled_for_nobody(
         delete_job(patient, patient.job(shard.job))
 
 
-def with_options(connections: Connections, **options: Any) -> Connections:
-    config = AsyncEndpointConfig(**connections.config.model_dump() | options)
-    return replace(connections, config=config)
-
-
 def test_metrics_are_one_line_a_shard_or_off(
     connections: Connections, tiles: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,13 +203,3 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
 
 def decoded(message: bytes) -> bytes:
     return base64.b64decode(json.loads(message)["body"])
-
-
-def empty(connections: Connections) -> None:
-    """Delete what a test left in the input bucket."""
-    connections.s3.delete(found.uri for found in connections.s3.list(connections.input_uri("")))
-
-
-def fail_and_forget(connections: Connections, job_id: str) -> None:
-    """End a job that a test leaves in the middle of its life."""
-    end_job(connections, job_id, JobState.FAILED, "the test is over", publish=ignore)
