@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ExtensionError, JobNotFoundError, S3OperationError
+from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
-from osml_tasks.job_cleanup import Keep, clean_up_job, expect_late_outputs, schedule_cleanup
+from osml_tasks.job_cleanup import Keep, clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
@@ -24,32 +24,43 @@ _READ_WHOLE_BYTES = 8 * 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
-def assemble_job(connections: Connections, job_id: str) -> None:
-    """Write result and report, end the job and clean up after it. Done twice, it changes nothing.
+def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None:
+    """Write result and report, end the job and clean up after it. Done twice, or too late, it changes nothing.
 
-    :raises S3OperationError: a part is missing, or S3 does not answer.
+    :param rounds: how many the job had when this was asked for.
+    :raises PartsMissingError: shards are not finished.
+    :raises S3OperationError: S3 does not answer.
     :raises WorkerStoppingError: this worker has no time for the rest.
     """
     job = connections.job(job_id)
     records = connections.records
-    state = records.state(job_id)
-    if state is JobState.COMPLETED:
+    if records.state(job_id) is JobState.COMPLETED:
         records.close(job_id, records.now())
-    if state.is_over:
+    if records.state(job_id).is_over or len(job.rounds) > rounds:
         return
     if not records.is_assembled(job_id):
-        records.set_state(job_id, JobState.ASSEMBLING)
-        _write(connections, job.result_key, _collection(connections, _parts(connections, job)))
-        _write_report(connections, job)
-        records.mark_assembled(job_id)
-        connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
-    clean_up_job(connections, job, Keep.RETRY if records.status(job_id).progress.failed else Keep.RESULT)
-    if records.end(job_id, JobState.COMPLETED):
-        _log_completed(connections, job)
-    elif records.state(job_id) is not JobState.COMPLETED:
-        # Cancelled meanwhile: nobody will ask for what was just written.
-        clean_up_job(connections, job)
+        _assemble(connections, job)
+    # Anything may have happened meanwhile: it was cancelled; or another has done the same, and a retry has begun.
+    status = records.status(job_id)
+    if len(status.job.rounds) > rounds:
+        return
+    if not status.state.is_over:
+        clean_up_job(connections, job, Keep.RETRY if status.progress.failed else Keep.RESULT)
+        if records.end(job_id, JobState.COMPLETED, rounds=rounds):
+            _log_completed(connections, job)
+    if records.state(job_id) in (JobState.FAILED, JobState.CANCELLED):
+        # Nobody will ask for what was just written.
+        clean_up_job(connections, job, worth_keeping(records.status(job_id)))
     records.close(job_id, records.now())
+
+
+def _assemble(connections: Connections, job: Job) -> None:
+    parts = _parts(connections, job)
+    connections.records.set_state(job.job_id, JobState.ASSEMBLING)
+    _write(connections, job.result_key, _collection(connections, parts))
+    _write_report(connections, job)
+    connections.records.mark_assembled(job.job_id, len(job.rounds))
+    connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
 
 
 def _log_completed(connections: Connections, job: Job) -> None:
@@ -104,7 +115,7 @@ def _clean_up_ended(connections: Connections, job: Job) -> None:
         schedule_cleanup(connections, job)
         return
     try:
-        clean_up_job(connections, job)
+        clean_up_job(connections, job, worth_keeping(connections.records.status(job.job_id)))
         expect_late_outputs(connections, job, connections.records.now())
     except ExtensionError as error:
         connections.resources.note_job(job.job_id, str(error))
@@ -117,7 +128,7 @@ def _parts(connections: Connections, job: Job) -> list[S3Object]:
     wanted = [job.part_key(shard) for shard in range(job.shards)]
     missing = [key for key in wanted if key not in there]
     if missing:
-        raise S3OperationError(
+        raise PartsMissingError(
             f"{len(missing)} of {job.shards} parts of job {job.job_id} are missing, the first is {missing[0]}",
             uri=str(connections.input_uri(missing[0])),
         )

@@ -69,6 +69,10 @@ class S3AccessError(S3OperationError):
     """S3 denied the request: the credentials, or their permissions, do not allow it."""
 
 
+class PartsMissingError(S3OperationError):
+    """A job cannot be assembled, because shards of it are not finished."""
+
+
 class InvocationError(ExtensionRuntimeError):
     """An ``InvokeEndpointAsync`` call failed; see the subclasses for what can be done about it.
 

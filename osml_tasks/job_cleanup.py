@@ -10,6 +10,7 @@ from osml_tasks.cleanup import SWEEP_SECONDS, Cleanup
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
+from osml_tasks.errors import ExtensionRuntimeError
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import ResourceType
 from osml_tasks.logs import log_step
@@ -49,15 +50,18 @@ class Keep(Enum):
 
     NOTHING = auto()
     RESULT = auto()
-    """Result and report, for the caller to fetch."""
+    """Result and report, for the caller to fetch, and what restores the job's records."""
     RETRY = auto()
-    """Everything in the input bucket: the result, and what it takes to try failed tiles again."""
+    """Everything in the input bucket: the result, and what it takes to try failed tiles again, or go on with that."""
 
 
 def worth_keeping(status: JobStatus) -> Keep:
     """What of a job that is over somebody may yet ask for."""
-    if status.state is not JobState.COMPLETED or status.fetched:
+    if status.fetched or status.state is JobState.CANCELLED:
         return Keep.NOTHING
+    if status.state is JobState.FAILED:
+        # What earlier rounds have found is not lost with a retry.
+        return Keep.RETRY if len(status.job.rounds) > 1 else Keep.NOTHING
     return Keep.RETRY if status.progress.failed else Keep.RESULT
 
 
@@ -80,11 +84,15 @@ def schedule_cleanup(connections: Connections, job: Job) -> None:
 
 
 def delete_for_good(connections: Connections, job: Job) -> Cleanup:
-    """Delete every object of a job that is over, its result included; what stands in the way, the sweep tries again."""
+    """Delete every object of a job that is over, its result included; what stands in the way, the sweep tries again.
+
+    :raises ExtensionRuntimeError: it is not over; maybe a retry has just begun.
+    """
     ledger, records = connections.resources.ledger, connections.records
     now = ledger.now()
     ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
-    records.mark_fetched(job.job_id)
+    if not records.remove(job.job_id):
+        raise ExtensionRuntimeError(f"job {job.job_id} is at work again: wait for it, or cancel it, first")
     done = delete_job(connections, job)
     if not done.failed and records.late_until(job.job_id) <= now:
         ledger.strike(ResourceType.JOB, [job.job_id])
@@ -103,11 +111,17 @@ def delete_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) ->
 
 
 def _stays(connections: Connections, job: Job, keep: Keep, uri: S3Uri) -> bool:
-    if uri.bucket != connections.config.input_bucket:
-        return False
+    here = uri.bucket == connections.config.input_bucket and uri.key.startswith(job.prefix)
     if keep is Keep.RETRY:
-        return uri.key.startswith(job.prefix)
-    return keep is Keep.RESULT and uri.key in (job.result_key, job.report_key)
+        return here or _is_of_later_round(job, uri)
+    kept = (job.result_key, job.report_key, job.record_key, job.paths_key)
+    return keep is Keep.RESULT and here and uri.key in kept
+
+
+def _is_of_later_round(job: Job, uri: S3Uri) -> bool:
+    """Whether an answer belongs to a retry that has begun meanwhile."""
+    shard = uri.key.partition(f"{job.job_id}/")[2].partition("/")[0]
+    return shard.isdecimal() and int(shard) >= job.shards
 
 
 def delete_directories(

@@ -151,8 +151,7 @@ class JobHandle:
         policy = self._connections.job(self.job_id).options.cleanup_policy
         if policy == CleanupPolicy.IMMEDIATE:
             delete_for_good(self._connections, job)
-        elif policy == CleanupPolicy.DELAYED:
-            self._connections.records.mark_fetched(self.job_id)
+        elif policy == CleanupPolicy.DELAYED and self._connections.records.mark_fetched(self.job_id):
             schedule_cleanup(self._connections, job)
 
     def retry(self) -> int:
@@ -167,6 +166,8 @@ class JobHandle:
 
     def resume(self, *, force: bool = False) -> Resumption:
         """Go on with the job after the broker has lost its messages or records, from what S3 still has.
+
+        A retry that failed goes on, too.
 
         :param force: even if it seems to be at work; then some steps are done twice, to no harm.
         :raises JobNotFoundError: neither the broker nor S3 knows of it.

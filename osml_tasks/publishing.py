@@ -33,7 +33,7 @@ def job_chord(app: Celery, job: Job, shards: Sequence[Shard], *, keep_report: bo
 
 
 def _assembly(app: Celery, job: Job, *, keep_report: bool = False) -> Signature[Any]:
-    return _step(app, "osml_tasks.assemble", ignore_result=not keep_report, job=job.job_id)
+    return _step(app, "osml_tasks.assemble", ignore_result=not keep_report, job=job.job_id, rounds=len(job.rounds))
 
 
 def _step(app: Celery, name: str, *, ignore_result: bool = True, **arguments: Any) -> Signature[Any]:

@@ -17,6 +17,7 @@ from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
 from osml_tasks.s3 import S3Uri
+from osml_tasks.transitions import Transitions
 
 RECORD_SECONDS = 7 * 24 * 3600
 """How long records outlive their last use, s. Longer than the longest job."""
@@ -29,31 +30,6 @@ _METRICS = "osml:metrics:"
 _LOCATIONS = "osml:locations:"
 _ENDPOINTS = "osml:endpoints"
 _ROOTS = "osml:roots"
-
-# Each is one step, so that a worker that dies leaves no job half moved. KEYS[1] is the job's record.
-# Ends it, once, with the fields in ARGV.
-_END = """
-if redis.call('HSETNX', KEYS[1], 'ended', '1') == 0 then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
-return 1
-"""
-# Moves it on to state ARGV[1], unless it has ended: a late worker changes nothing any more.
-_MOVE_ON = "if redis.call('HEXISTS', KEYS[1], 'ended') == 0 then redis.call('HSET', KEYS[1], 'state', ARGV[1]) end"
-# Notes its first invocation at ARGV[1], and moves it on to state ARGV[2] with that.
-_START = """
-if redis.call('HSETNX', KEYS[1], 'started', ARGV[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'ended') == 0 then
-    redis.call('HSET', KEYS[1], 'state', ARGV[2])
-end
-"""
-# Has a completed job go on as ARGV[1], in state ARGV[2], with other progress of some shards in ARGV[3] and on.
-_REOPEN = """
-local state, finished = unpack(redis.call('HMGET', KEYS[1], 'state', 'finished'))
-if state ~= 'completed' or not finished then return 0 end
-redis.call('HDEL', KEYS[1], 'ended', 'finished', 'assembled', 'fetched')
-redis.call('HSET', KEYS[1], 'job', ARGV[1], 'state', ARGV[2])
-for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +69,7 @@ class JobRecords:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
-        self._end = redis.register_script(_END)
-        self._start = redis.register_script(_START)
-        self._move_on = redis.register_script(_MOVE_ON)
-        self._reopen = redis.register_script(_REOPEN)
+        self._transitions = Transitions(redis)
 
     def now(self) -> float:
         """The server's time, s since the epoch: one clock for all workers."""
@@ -106,6 +79,8 @@ class JobRecords:
         """Write down a new job as queued."""
         key = _JOB + job.job_id
         with self._redis.pipeline() as pipe:
+            # A worker that outlived the loss of the record may have written parts of one.
+            pipe.delete(key)
             pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
             pipe.expire(key, RECORD_SECONDS)
             pipe.zadd(_JOBS, {job.job_id: job.created})
@@ -143,8 +118,8 @@ class JobRecords:
 
         :raises JobNotFoundError: if there is no record of it.
         """
-        state = self._redis.hget(_JOB + job_id, "state")
-        if state is None:
+        job, state = self._redis.hmget(_JOB + job_id, "job", "state")
+        if job is None:
             raise _not_found(job_id)
         return JobState(state.decode())
 
@@ -153,7 +128,7 @@ class JobRecords:
 
         :raises JobNotFoundError: if there is no record of it.
         """
-        with self._redis.pipeline(transaction=False) as pipe:
+        with self._redis.pipeline() as pipe:
             pipe.hgetall(_JOB + job_id)
             pipe.hvals(_PROGRESS + job_id)
             fields, shards = pipe.execute()
@@ -174,51 +149,73 @@ class JobRecords:
         return [_status(fields, shards) for fields, shards in found if b"job" in fields]
 
     def start(self, job_id: str, now: float) -> None:
-        """Note the first invocation; later calls change nothing."""
-        self._start(keys=[_JOB + job_id], args=[now, JobState.RUNNING.value])
+        """Note the first invocation, and that a queued job is running."""
+        self._transitions.start(_JOB + job_id, now)
         self._redis.expire(_JOB + job_id, RECORD_SECONDS)
 
     def set_state(self, job_id: str, state: JobState) -> None:
         """Move a job on, unless it has ended."""
-        self._move_on(keys=[_JOB + job_id], args=[state.value])
+        self._transitions.write(_JOB + job_id, {"state": state.value})
         self._redis.expire(_JOB + job_id, RECORD_SECONDS)
 
-    def end(self, job_id: str, state: JobState, error: str = "", *, misconfigured: bool = False) -> bool:
-        """Stop all work on a job, once; says whether this call was the one that did."""
+    def end(
+        self, job_id: str, state: JobState, error: str = "", *, misconfigured: bool = False, rounds: int = 0
+    ) -> bool:
+        """Stop all work on a job, once; says whether this call was the one that did.
+
+        :param rounds: ends a job with so many only; 0 for any.
+        """
         fields = {"state": state.value} | ({"error": error} if error else {})
         fields |= {"misconfigured": "1"} if misconfigured else {}
-        ended = self._end(keys=[_JOB + job_id], args=[part for field in fields.items() for part in field])
+        ended = self._transitions.write(_JOB + job_id, fields, rounds=rounds, end=True)
         self._redis.expire(_JOB + job_id, RECORD_SECONDS)
-        return bool(ended)
+        return ended
 
     def close(self, job_id: str, now: float) -> None:
         """Note that an ended job has been cleaned up after, too: nothing more happens to it."""
-        self._write_once(job_id, "finished", now)
+        self._transitions.close(_JOB + job_id, now)
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+
+    def remove(self, job_id: str) -> bool:
+        """Note that the objects of an ended job are deleted from now on, so that it cannot be reopened.
+
+        :return: whether it has ended; otherwise it is left alone.
+        """
+        removed = self._transitions.mark(_JOB + job_id, "fetched", "removed")
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        return removed
 
     def reopen(self, job: Job, progress: Mapping[int, Progress]) -> bool:
-        """Have a completed job go on, with another round; says whether it was completed.
+        """Have an ended job go on: a completed one with one round more, any other with the rounds that it has.
 
         :param progress: of those shards whose failed tiles are tried again.
+        :return: whether it was so, and none of its objects had been removed.
         """
         shards = {number: orjson.dumps(done.as_tuple()) for number, done in progress.items()}
-        arguments = [job.to_json(), JobState.QUEUED.value, *(part for shard in shards.items() for part in shard)]
-        keys = [_JOB + job.job_id, _PROGRESS + job.job_id]
-        reopened = bool(self._reopen(keys=keys, args=arguments))
+        keys = (_JOB + job.job_id, _PROGRESS + job.job_id)
+        reopened = self._transitions.reopen(keys[0], job, keys[1], shards)
         for key in keys:
             self._redis.expire(key, RECORD_SECONDS)
         return reopened
 
-    def mark_assembled(self, job_id: str) -> None:
-        """Note that result and report are written: the parts are not needed any more."""
-        self._write(job_id, {"assembled": "1"})
+    def mark_assembled(self, job_id: str, rounds: int) -> bool:
+        """Note that result and report of so many rounds are written: the parts are not needed any more.
+
+        :return: whether the job was waiting for that.
+        """
+        marked = self._transitions.write(_JOB + job_id, {"assembled": "1"}, rounds=rounds)
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        return marked
 
     def is_assembled(self, job_id: str) -> bool:
         """Whether result and report are written."""
         return bool(self._redis.hexists(_JOB + job_id, "assembled"))
 
-    def mark_fetched(self, job_id: str) -> None:
-        """Note that the result was taken away."""
-        self._write(job_id, {"fetched": "1"})
+    def mark_fetched(self, job_id: str) -> bool:
+        """Note that the result of an ended job was taken away; says whether it has ended."""
+        marked = self._transitions.mark(_JOB + job_id, "fetched")
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        return marked
 
     def refuse_inline(self, job_id: str) -> bool:
         """Note that the endpoint takes no payload inline; says whether that is news."""
@@ -265,12 +262,12 @@ class JobRecords:
         return {int(number): Progress(*orjson.loads(text)) for number, text in found.items()}
 
     def set_progress(self, shard: Shard, progress: Progress) -> None:
-        """Write down how far a shard has come."""
-        key = _PROGRESS + shard.job
+        """Write down how far a shard has come; one that is finished stays so."""
+        keys = (_JOB + shard.job, _PROGRESS + shard.job)
+        self._transitions.advance(*keys, shard.shard, orjson.dumps(progress.as_tuple()), progress)
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(key, shard.shard, orjson.dumps(progress.as_tuple()))
-            pipe.expire(key, RECORD_SECONDS)
-            pipe.expire(_JOB + shard.job, RECORD_SECONDS)
+            for key in keys:
+                pipe.expire(key, RECORD_SECONDS)
             pipe.execute()
 
     def tiles(self, shard: Shard) -> dict[int, TileRecord]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, JobNotFoundError, ObjectNotFoundError
-from osml_tasks.job_cleanup import schedule_cleanup
-from osml_tasks.job_copy import read_job, read_paths
+from osml_tasks.job_cleanup import Keep, expect_late_outputs, schedule_cleanup, worth_keeping
+from osml_tasks.job_copy import read_job, read_paths, write_job
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
@@ -53,12 +54,15 @@ def resume_job(connections: Connections, job_id: str, *, force: bool = False) ->
     :raises NotAllowedError: it has other buckets, prefix or role than this process.
     """
     job, lost = _job(connections, job_id, force)
-    if lost and (report := _report(connections, job)):
-        return _end_again(connections, job, report)
+    if lost and (counts := _counts_of_report(connections, job)):
+        return _end_again(connections, job, counts)
+    if not lost and connections.records.is_assembled(job_id):
+        # What result and report were made of may be gone by now.
+        publish_job(connections.app, job, [])
+        return Resumption(job.shards, 0, 0)
     finished, unfinished = _by_part(connections, job, _shards(connections, job))
-    if lost:
-        connections.records.create(job)
-        _count_finished(connections, job, finished)
+    _restore(connections, job, unfinished, lost)
+    _count_finished(connections, job, finished)
     answers = _recall_answers(connections, job, unfinished)
     publish_job(connections.app, job, unfinished)
     return Resumption(len(finished), len(unfinished), answers)
@@ -71,17 +75,38 @@ def _job(connections: Connections, job_id: str, force: bool) -> tuple[Job, bool]
     """
     records = connections.records
     try:
-        state, idle = records.state(job_id), records.idle_seconds(job_id) or 0.0
+        status, idle = records.status(job_id), records.idle_seconds(job_id) or 0.0
     except JobNotFoundError:
         return read_job(connections, job_id), True
-    if state.is_over:
-        raise ExtensionConfigurationError(f"job {job_id} is {state} already: there is nothing to resume")
-    if idle < IDLE_SECONDS and not force:
+    connections.check_job(status.job)
+    if status.state.is_over:
+        if status.state is JobState.COMPLETED or worth_keeping(status) is Keep.NOTHING:
+            raise ExtensionConfigurationError(f"job {job_id} is {status.state} already: there is nothing to resume")
+    elif idle < IDLE_SECONDS and not force:
         raise ExtensionConfigurationError(
-            f"job {job_id} is {state}, and its last sign of life is {idle:.0f} s old: "
+            f"job {job_id} is {status.state}, and its last sign of life is {idle:.0f} s old: "
             f"wait until that is {IDLE_SECONDS} s, or add --force"
         )
-    return connections.job(job_id), False
+    return status.job, False
+
+
+def _restore(connections: Connections, job: Job, unfinished: Sequence[Shard], lost: bool) -> None:
+    """Have the records of a job, and their copy, say that it is at work."""
+    records = connections.records
+    if lost:
+        records.create(job)
+        return
+    if records.state(job.job_id).is_over:
+        # A retry that failed: its answers were deleted, and nobody waits for more.
+        records.drop_tiles(unfinished)
+        if not records.reopen(job, {}):
+            raise ExtensionConfigurationError(
+                f"job {job.job_id} is about to end, or was resumed or removed by somebody else: "
+                f"see osml-tasks status {job.job_id}"
+            )
+    # What a retry that was interrupted has left to be done.
+    connections.resources.delete([connections.input_uri(job.report_key)], job_id=job.job_id)
+    write_job(connections, job)
 
 
 def _shards(connections: Connections, job: Job) -> list[Shard]:
@@ -91,27 +116,36 @@ def _shards(connections: Connections, job: Job) -> list[Shard]:
         raise ExtensionRuntimeError(f"job {job.job_id} cannot go on, its manifest is gone: {error}") from None
 
 
-def _report(connections: Connections, job: Job) -> dict[str, int] | None:
-    """The report of a job that was assembled; a retry removes it when it begins."""
+def _counts_of_report(connections: Connections, job: Job) -> Progress | None:
+    """What the report says of a job that was assembled; a retry removes it when it begins."""
     try:
-        report: dict[str, int] = orjson.loads(connections.s3.get(connections.input_uri(job.report_key)))
-    except ObjectNotFoundError:
+        report = orjson.loads(connections.s3.get(connections.input_uri(job.report_key)))
+        return Progress(job.tiles, report["succeeded"], report["failed"], report["features"], 1)
+    except (ObjectNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return report
 
 
-def _end_again(connections: Connections, job: Job, report: dict[str, int]) -> Resumption:
+def _end_again(connections: Connections, job: Job, counts: Progress) -> Resumption:
     """Restore the records of a job that had ended."""
     records = connections.records
     records.create(job)
-    counts = Progress(job.tiles, report["succeeded"], report["failed"], report["features"], job.shards)
-    records.set_progress(Shard(job.job_id, 0, 0, 0, 0, 0), counts)
-    records.mark_assembled(job.job_id)
+    _learn_paths(connections, job)
+    for number in range(job.shards):
+        done = Progress(shards_finished=1) if number else counts
+        records.set_progress(Shard(job.job_id, number, 0, 0, 0, 0), done)
+    records.mark_assembled(job.job_id, len(job.rounds))
     records.end(job.job_id, JobState.COMPLETED)
     records.close(job.job_id, records.now())
-    if job.options.cleanup_policy != "immediate":
+    expect_late_outputs(connections, job, records.now())
+    if job.options.cleanup_policy != CleanupPolicy.IMMEDIATE:
         schedule_cleanup(connections, job)
     return Resumption(finished=job.shards, shards=0, answers=0)
+
+
+def _learn_paths(connections: Connections, job: Job) -> OutputPaths | None:
+    """Where the endpoint writes, from the copy; known to the records from now on."""
+    paths = read_paths(connections, job)
+    return None if paths is None else connections.records.learn_paths(job.job_id, paths)
 
 
 def _by_part(connections: Connections, job: Job, shards: Sequence[Shard]) -> tuple[list[Shard], list[Shard]]:
@@ -122,7 +156,10 @@ def _by_part(connections: Connections, job: Job, shards: Sequence[Shard]) -> tup
 
 
 def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard]) -> None:
-    """Write down how finished shards came out; a part has a feature a line, a list of failures a tile a line."""
+    """Write down how finished shards came out, where that is lost.
+
+    A part has a feature a line, a list of failures a tile a line.
+    """
 
     def lines(key: str) -> int:
         try:
@@ -130,7 +167,10 @@ def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard])
         except ObjectNotFoundError:
             return 0
 
+    known = connections.records.progress_of_shards(job.job_id)
     for shard in shards:
+        if known.get(shard.shard, Progress()).shards_finished:
+            continue
         features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
         counts = Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
         connections.records.set_progress(shard, counts if shard.shard in job.latest_shards else counts.forgiven)
@@ -139,10 +179,9 @@ def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard])
 def _recall_answers(connections: Connections, job: Job, shards: Iterable[Shard]) -> int:
     """Take up what the endpoint has written for tiles that no record tells of; says for how many it had."""
     records = connections.records
-    paths = read_paths(connections, job)
+    paths = _learn_paths(connections, job)
     if paths is None:
         return 0
-    records.learn_paths(job.job_id, paths)
     answered = _answered(connections, job, paths)
     recalled = 0
     for shard in shards:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, ObjectNotFoundError
+from osml_tasks.job_cleanup import Keep, worth_keeping
 from osml_tasks.job_copy import write_job
 from osml_tasks.jobs import Job, JobOptions, JobState, Round, Tile, plan, shard_size
 from osml_tasks.parts import read_failures
@@ -26,7 +27,8 @@ def retry_job(connections: Connections, job_id: str) -> int:
     :raises NotAllowedError: the job has other buckets, prefix or role than this process.
     """
     status = connections.records.status(job_id)
-    job = connections.job(job_id)
+    job = status.job
+    connections.check_job(job)
     _check_completed(status)
     if not status.progress.failed:
         return 0
@@ -43,6 +45,10 @@ def _check_completed(status: JobStatus) -> None:
     if not status.state.is_over or status.finished is None:
         raise ExtensionConfigurationError(
             f"job {job_id} is still {status.state}: wait for its end with osml-tasks watch {job_id}, then retry it"
+        )
+    if worth_keeping(status) is Keep.RETRY and status.state is not JobState.COMPLETED:
+        raise ExtensionConfigurationError(
+            f"a retry of job {job_id} {status.state} before: go on with it with osml-tasks resume {job_id}"
         )
     if status.state is not JobState.COMPLETED:
         raise ExtensionConfigurationError(
@@ -71,8 +77,14 @@ def _gone(job: Job) -> ExtensionRuntimeError:
     )
 
 
+def _options(connections: Connections, job: Job) -> JobOptions:
+    """This process's options, but for the cleanup: the job's id promises what becomes of its objects."""
+    ours, theirs = JobOptions.from_config(connections.config), job.options
+    return replace(ours, cleanup_policy=theirs.cleanup_policy, cleanup_delay_seconds=theirs.cleanup_delay_seconds)
+
+
 def _begin_round(connections: Connections, job: Job, lines: list[bytes], failed: list[bytes]) -> None:
-    options = JobOptions.from_config(connections.config)
+    options = _options(connections, job)
     size = shard_size(len(failed), options.max_concurrent_jobs)
     again = replace(job, rounds=(*job.rounds, Round(len(failed), size)), options=options)
     tiles = map(Tile.from_json, failed)
@@ -84,7 +96,11 @@ def _begin_round(connections: Connections, job: Job, lines: list[bytes], failed:
         if done.failed
     }
     if not connections.records.reopen(again, forgiven):
-        raise ExtensionConfigurationError(f"job {job.job_id} was changed meanwhile: look with osml-tasks status")
+        if connections.records.status(job.job_id).fetched:
+            connections.resources.delete([connections.input_uri(job.manifest_key)], job_id=job.job_id)
+        raise ExtensionConfigurationError(
+            f"job {job.job_id} was retried or removed by somebody else meanwhile: see osml-tasks status {job.job_id}"
+        )
     # Without a report, S3 says that the job is at work again.
     connections.resources.delete([connections.input_uri(job.report_key)], job_id=job.job_id)
     write_job(connections, again)

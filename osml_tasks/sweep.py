@@ -23,7 +23,7 @@ from osml_tasks.job_cleanup import (
     schedule_cleanup,
     worth_keeping,
 )
-from osml_tasks.jobs import JobState, is_made_here, may_be_swept
+from osml_tasks.jobs import Job, JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
 from osml_tasks.s3 import S3Uri
@@ -93,7 +93,9 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
         ledger.schedule(ResourceType.JOB, {job_id: now + SWEEP_SECONDS})
         return Cleanup()
     connections.records.close(job_id, now)
-    job = connections.job(job_id)
+    # As the status has it: a retry may begin at any time.
+    job = status.job
+    connections.check_job(job)
     keep = Keep.NOTHING if force else worth_keeping(status)
     if status.finished is None:
         # Whoever ended it died on the way: this is what was left to be done.
@@ -104,14 +106,23 @@ def _clean_up_job(connections: Connections, job_id: str, force: bool) -> Cleanup
     if job.options.cleanup_policy == CleanupPolicy.DISABLED and not (status.fetched or force):
         ledger.hold(ResourceType.JOB, [job_id])
         return Cleanup()
+    return _delete_ended(connections, job, keep)
+
+
+def _delete_ended(connections: Connections, job: Job, keep: Keep) -> Cleanup:
+    ledger, now = connections.resources.ledger, connections.resources.ledger.now()
+    if keep is Keep.NOTHING and not connections.records.remove(job.job_id):
+        # A retry has begun this moment.
+        ledger.schedule(ResourceType.JOB, {job.job_id: now + SWEEP_SECONDS})
+        return Cleanup()
     done = delete_job(connections, job, keep)
     if done.failed:
         return done
-    late_until = connections.records.late_until(job_id)
-    ledger.strike(ResourceType.JOB, [job_id])
+    late_until = connections.records.late_until(job.job_id)
+    ledger.strike(ResourceType.JOB, [job.job_id])
     if late_until > now:
         again = min(late_until, now + max(SWEEP_SECONDS, late_until - now) / 4)
-        ledger.schedule(ResourceType.JOB, {job_id: again})
+        ledger.schedule(ResourceType.JOB, {job.job_id: again})
     return done
 
 
@@ -196,6 +207,8 @@ def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3
     if idle is not None:
         error = f"nothing has happened to it for {idle:.0f} s"
         end_job(connections, job_id, JobState.FAILED, error)
+        if not connections.records.remove(job_id):
+            return Cleanup()
     done = delete_directories(connections, job_id, roots)
     fields = about(job=job_id, objects=done.cleaned, refused=done.failed)
     logger.warning("leftovers deleted: nothing had happened to the job for long", extra=fields)

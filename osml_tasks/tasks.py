@@ -26,6 +26,7 @@ from osml_tasks.errors import (
     ExtensionConfigurationError,
     JobNotFoundError,
     ObjectNotFoundError,
+    PartsMissingError,
     S3AccessError,
     S3OperationError,
     WorkerStoppingError,
@@ -94,10 +95,13 @@ def poll(self: Task[Any, Any], /, *, idle: int = 0, seen: int = 0, **shard: Any)
 
 
 @app.task(name="osml_tasks.assemble", bind=True, max_retries=None)
-def assemble(self: Task[Any, Any], /, job: str) -> dict[str, Any] | None:
-    """Make one FeatureCollection of all parts of a job; answers with the report, if somebody wants it."""
+def assemble(self: Task[Any, Any], /, job: str, rounds: int = 1) -> dict[str, Any] | None:
+    """Make one FeatureCollection of all parts of a job; answers with the report, if somebody wants it.
+
+    :param rounds: how many the job had when this was sent.
+    """
     with _job_at_stake(self, {"job": job}):
-        assemble_job(connections(), check_job_id(job))
+        assemble_job(connections(), check_job_id(job), rounds)
     return None if self.request.ignore_result else short_report(connections(), job)
 
 
@@ -158,7 +162,7 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
             connections().give_back(Shard.from_message(arguments))
         raise Ignore from error
     except S3OperationError as error:
-        if _trouble_lasts(task, arguments) < _patience(error):
+        if _trouble_lasts(task, arguments, error) < _patience(error):
             logger.warning("%s, trying again in %d s", error, TROUBLE_SECONDS)
             raise task.retry(countdown=TROUBLE_SECONDS) from error
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
@@ -185,10 +189,13 @@ def _once_more(error: OperationalError) -> Reject:
     return Reject(error, requeue=True)
 
 
-def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any]) -> float:
-    """For how long a task has found S3 out of order, s."""
+def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any], error: S3OperationError) -> float:
+    """For how long a task has found S3 out of order, or has waited for shards of which nothing is heard, s."""
     name = f"{arguments.get('job')}/{arguments.get('shard', '')}/{task.name}"
-    return connections().claims.trouble_lasts(name, forget_after=8 * TROUBLE_SECONDS)
+    lasts = connections().claims.trouble_lasts(name, forget_after=8 * TROUBLE_SECONDS)
+    if isinstance(error, PartsMissingError):
+        return min(lasts, connections().records.idle_seconds(str(arguments.get("job"))) or 0.0)
+    return lasts
 
 
 def _patience(error: S3OperationError) -> float:

@@ -135,11 +135,74 @@ def test_inline_is_refused_once(records: JobRecords) -> None:
     assert records.inline_refused("job-1")
 
 
+def test_a_finished_shard_stays_finished_whatever_a_poll_writes_that_was_overtaken(records: JobRecords) -> None:
+    records.set_progress(SHARDS[0], Progress(10, 9, 1, 40, 1))
+    records.set_progress(SHARDS[0], Progress(10, 3))
+    assert records.progress(SHARDS[0]) == Progress(10, 9, 1, 40, 1)
+    records.set_progress(SHARDS[0], Progress(10, 10, 0, 44, 1))
+    assert records.progress(SHARDS[0]).features == 44
+
+
+def finished(records: JobRecords, state: JobState) -> None:
+    records.end("job-1", state, "why")
+    records.close("job-1", 20.0)
+
+
+AGAIN = replace(JOB, rounds=(*JOB.rounds, Round(1, 1)))
+
+
+def test_a_completed_job_goes_on_with_one_round_more_and_once(records: JobRecords) -> None:
+    assert not records.reopen(AGAIN, {})
+    finished(records, JobState.COMPLETED)
+    assert not records.reopen(JOB, {})
+    assert records.reopen(AGAIN, {1: Progress(9, 9, 0, 5, 1)})
+    assert not records.reopen(AGAIN, {})
+    status = records.status("job-1")
+    assert (status.job, status.state, status.finished, status.error) == (AGAIN, JobState.QUEUED, None, None)
+    assert records.progress(SHARDS[1]).features == 5
+
+
+def test_a_failed_job_goes_on_with_the_rounds_that_it_has(records: JobRecords) -> None:
+    finished(records, JobState.FAILED)
+    assert not records.reopen(AGAIN, {})
+    assert records.reopen(JOB, {})
+
+
+def test_what_ends_one_round_does_not_end_the_next(records: JobRecords) -> None:
+    finished(records, JobState.COMPLETED)
+    records.reopen(AGAIN, {})
+    assert not records.mark_assembled("job-1", 1)
+    assert not records.end("job-1", JobState.COMPLETED, rounds=1)
+    records.close("job-1", 30.0)
+    assert records.status("job-1").finished is None
+    assert records.mark_assembled("job-1", 2)
+    assert records.end("job-1", JobState.COMPLETED, rounds=2)
+
+
+def test_a_job_is_removed_or_goes_on_but_not_both(records: JobRecords) -> None:
+    assert not records.remove("job-1")
+    finished(records, JobState.COMPLETED)
+    assert records.remove("job-1")
+    assert not records.reopen(AGAIN, {})
+
+
+def test_parts_of_a_record_are_no_record(records: JobRecords, redis: Any) -> None:
+    redis.hdel("osml:job:job-1", "job")
+    for question in (records.state, records.status, records.job):
+        with pytest.raises(JobNotFoundError):
+            question("job-1")
+    records.expect_late("job-1", 5.0)
+    records.create(JOB)
+    assert (records.state("job-1"), records.late_until("job-1")) == (JobState.QUEUED, 0)
+
+
 def test_a_result_is_assembled_and_fetched_when_that_was_noted(records: JobRecords) -> None:
     assert not records.is_assembled("job-1")
-    records.mark_assembled("job-1")
-    records.mark_fetched("job-1")
+    assert records.mark_assembled("job-1", 1)
     assert records.is_assembled("job-1")
+    assert not records.mark_fetched("job-1")
+    records.end("job-1", JobState.COMPLETED)
+    assert records.mark_fetched("job-1")
     assert records.status("job-1").fetched
 
 
@@ -176,7 +239,7 @@ def test_idle_time_goes_on_from_the_last_write(records: JobRecords, redis: Any) 
     assert records.idle_seconds("job-2") is None
     redis.expire("osml:job:job-1", RECORD_SECONDS - 100)
     assert records.idle_seconds("job-1") == pytest.approx(100, abs=2)
-    records.mark_fetched("job-1")
+    records.refuse_inline("job-1")
     assert records.idle_seconds("job-1") == pytest.approx(0, abs=2)
 
 
@@ -190,7 +253,7 @@ WRITES: dict[str, Callable[[JobRecords], object]] = {
     "set_state": lambda records: records.set_state("job-1", JobState.RUNNING),
     "end": lambda records: records.end("job-1", JobState.FAILED, "no"),
     "close": lambda records: records.close("job-1", 2.0),
-    "mark_assembled": lambda records: records.mark_assembled("job-1"),
+    "mark_assembled": lambda records: records.mark_assembled("job-1", 1),
     "mark_fetched": lambda records: records.mark_fetched("job-1"),
     "refuse_inline": lambda records: records.refuse_inline("job-1"),
     "learn_paths": lambda records: records.learn_paths("job-1", OutputPaths("s3://outputs/a", None)),

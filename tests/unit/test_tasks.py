@@ -5,10 +5,11 @@ from __future__ import annotations
 from unittest.mock import Mock
 
 import pytest
-from celery.exceptions import Reject
+from celery.exceptions import Reject, Retry
 from kombu.exceptions import OperationalError
 
 from osml_tasks import tasks
+from osml_tasks.errors import PartsMissingError
 from osml_tasks.jobs import JobState, Shard
 
 SHARD = Shard(job="j", shard=0, first=0, tiles=1, start=0, end=9).to_message()
@@ -40,3 +41,18 @@ def test_what_would_never_be_sent_ends_the_job(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ValueError, match="no JSON"):
         tasks.poll(**SHARD)
     assert ended.call_args.args[1:] == ("j", JobState.FAILED, "no JSON")
+
+
+@pytest.mark.parametrize("idle", [1.0, 1e6])
+def test_an_assembly_waits_for_shards_as_long_as_their_job_gives_signs_of_life(
+    monkeypatch: pytest.MonkeyPatch, ended: Mock, idle: float
+) -> None:
+    here = Mock()
+    here.claims.trouble_lasts.return_value = 1e6
+    here.records.idle_seconds.return_value = idle
+    monkeypatch.setattr(tasks, "connections", lambda: here)
+    monkeypatch.setattr(tasks, "assemble_job", Mock(side_effect=PartsMissingError("1 of 2 parts are missing")))
+    monkeypatch.setattr(tasks.assemble, "retry", Mock(return_value=Retry()))
+    with pytest.raises(Retry if idle == 1.0 else PartsMissingError):
+        tasks.assemble(job="j")
+    assert ended.called == (idle > 1)
