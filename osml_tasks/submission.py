@@ -119,6 +119,9 @@ class _Submitter:
 
     def invoke_due(self) -> float | None:
         """Invoke what is due; says in how many seconds more will be, or None if nothing waits."""
+        if self._connections.records.progress(self._shard).shards_finished:
+            # By now, and what was known of its tiles is forgotten.
+            return None
         began = self._now()
         due = self._due()
         if due:
