@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from osml_tasks.records import JobStatus
 
 _WIDE = 160
+_MOST = 100_000
 
 
 @click.command
-@click.option("--limit", "-n", default=20, show_default=True, type=click.IntRange(1), help="How many, newest first.")
+@click.option(
+    "--limit", "-n", default=20, show_default=True, type=click.IntRange(1, _MOST), help="How many, newest first."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of reports, without their failures.")
 def command(limit: int, as_json: bool) -> int:
     """List the latest jobs of the fleet."""
