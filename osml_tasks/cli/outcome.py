@@ -108,7 +108,7 @@ def _say(status: JobStatus, report: dict[str, Any], output: Path | None, kept: b
     if status.state is not JobState.COMPLETED:
         click.echo(f"osml-tasks: job {status.job.job_id} {status.state}: {status.error}", err=True)
         if _may_go_on(status):
-            click.echo(f"osml-tasks: go on with it with: osml-tasks resume {status.job.job_id} -o {output}", err=True)
+            click.echo(f"osml-tasks: go on with it with: osml-tasks resume {status.job.job_id}", err=True)
         return EXIT_USAGE if status.misconfigured else EXIT_JOB_FAILED
     click.echo(f"{report['features']} features from {report['succeeded']} of {report['tiles']} tiles in {output}")
     if not report["failed"]:
