@@ -100,8 +100,8 @@ class Connections:
             self.publish(self.capacity.keep(endpoint, shard, 0).messages)
 
     def close(self) -> None:
-        """End the threads for calls that overlap."""
-        self.pool.shutdown()
+        """End the threads for calls that overlap, and wait for what is under way."""
+        self.pool.shutdown(cancel_futures=True)
 
     def overlap(
         self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = CALLS_AT_A_TIME

@@ -110,6 +110,9 @@ def create_job(
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
         write_job(connections, job)
     except BaseException as error:
+        if job_id is None and not isinstance(error, Exception):
+            # Ctrl-C may come between a copy's start and its entry among those that are called off.
+            connections.close()
         # A message that comes again goes on with the job that it began, if only its worker was stopped.
         if job_id is None or isinstance(error, Exception):
             _take_back(connections, job)
