@@ -57,12 +57,12 @@ class Keep(Enum):
 
 def worth_keeping(status: JobStatus) -> Keep:
     """What of a job that is over somebody may yet ask for."""
-    if status.fetched or status.state is JobState.CANCELLED:
+    if status.fetched:
         return Keep.NOTHING
-    if status.state is JobState.FAILED:
-        # What earlier rounds have found is not lost with a retry.
-        return Keep.RETRY if len(status.job.rounds) > 1 else Keep.NOTHING
-    return Keep.RETRY if status.progress.failed else Keep.RESULT
+    if status.state is JobState.COMPLETED:
+        return Keep.RETRY if status.progress.failed else Keep.RESULT
+    # What earlier rounds have found is not lost with a retry.
+    return Keep.RETRY if len(status.job.rounds) > 1 else Keep.NOTHING
 
 
 def clean_up_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) -> None:

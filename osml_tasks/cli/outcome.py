@@ -100,8 +100,8 @@ def finish(
 
 
 def _may_go_on(status: JobStatus) -> bool:
-    """Whether a retry has failed, so that what was found before is not to be thrown away."""
-    return status.state is JobState.FAILED and len(status.job.rounds) > 1
+    """Whether a retry has failed or was cancelled, so that what was found before is not to be thrown away."""
+    return status.state is not JobState.COMPLETED and len(status.job.rounds) > 1
 
 
 def _say(status: JobStatus, report: dict[str, Any], output: Path | None, kept: bool) -> int:

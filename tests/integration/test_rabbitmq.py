@@ -96,7 +96,7 @@ def test_state_without_redis_is_refused_in_one_line(rabbit_fleet: RabbitFleet, t
 
 
 def test_what_a_killed_worker_held_comes_back_at_once(rabbit_fleet: RabbitFleet, tiles: Path, tmp_path: Path) -> None:
-    scripts = {f"t{number:02d}": {"features": 2} for number in range(48)}
+    scripts = {f"t{number:02d}": {"features": 2, "sleep": 1} for number in range(48)}
     env = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(rabbit_fleet.env)
     celery = [sys.executable, "-m", "celery", "-A", "osml_tasks", "worker", "-n", "victim@here", "-Q", "osml.poll"]
     victim = ChildProcess("victim", [*celery, "-c", "2"], directory=tmp_path, env=env)

@@ -222,13 +222,14 @@ def test_a_retry_that_is_interrupted_goes_on_by_resume_even_if_the_broker_is_los
     ]
 
 
-def test_a_retry_that_fails_loses_nothing_and_goes_on_by_resume(
-    connections: Connections, sent: Sent, tiles: Path
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+def test_a_retry_that_ends_early_loses_nothing_and_goes_on_by_resume(
+    connections: Connections, sent: Sent, tiles: Path, state: JobState
 ) -> None:
     job = completed(connections, tiles)
     retry_job(connections, job)
     submitted(connections, sent[0][1][0])
-    end_job(connections, job, JobState.FAILED, "the endpoint is gone", publish=ignore)
+    end_job(connections, job, state, "the endpoint is gone", publish=ignore)
     connections.resources.ledger.schedule(ResourceType.JOB, {job: 0})
     sweep(connections)
     with pytest.raises(ExtensionConfigurationError, match="go on with it with osml-tasks resume"):
