@@ -10,11 +10,12 @@ from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
-from osml_tasks.job_cleanup import Keep, clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
+from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
-from osml_tasks.parts import read_failures
+from osml_tasks.parts import parts_there, read_failures
+from osml_tasks.records import JobStatus
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
 
@@ -45,9 +46,9 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
     if len(status.job.rounds) > rounds:
         return
     if not status.state.is_over:
-        clean_up_job(connections, job, Keep.RETRY if status.progress.failed else Keep.RESULT)
+        clean_up_job(connections, job, worth_keeping(replace(status, state=JobState.COMPLETED)))
         if records.end(job_id, JobState.COMPLETED, rounds=rounds):
-            _log_completed(connections, job)
+            _log_completed(status, records.now())
     if records.state(job_id) in (JobState.FAILED, JobState.CANCELLED):
         # Nobody will ask for what was just written.
         clean_up_job(connections, job, worth_keeping(records.status(job_id)))
@@ -63,10 +64,10 @@ def _assemble(connections: Connections, job: Job) -> None:
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
 
 
-def _log_completed(connections: Connections, job: Job) -> None:
-    status, now = connections.records.status(job.job_id), connections.records.now()
-    counts = {"tiles": job.tiles, "failed": status.progress.failed, "features": status.progress.features}
-    log_step(logger, "completed", job=job.job_id, **counts, seconds=now - (status.started or now))
+def _log_completed(status: JobStatus, now: float) -> None:
+    progress = status.progress
+    counts = {"tiles": status.job.tiles, "failed": progress.failed, "features": progress.features}
+    log_step(logger, "completed", job=status.job.job_id, **counts, seconds=now - (status.started or now))
 
 
 def end_job(
@@ -123,16 +124,14 @@ def _clean_up_ended(connections: Connections, job: Job) -> None:
 
 def _parts(connections: Connections, job: Job) -> list[S3Object]:
     """All parts in the order of their shards."""
-    prefix = connections.input_uri(f"{job.prefix}parts/")
-    there = {found.uri.key: found for found in connections.s3.list(prefix)}
-    wanted = [job.part_key(shard) for shard in range(job.shards)]
-    missing = [key for key in wanted if key not in there]
+    there = parts_there(connections, job)
+    missing = [job.part_key(shard) for shard in range(job.shards) if shard not in there]
     if missing:
         raise PartsMissingError(
             f"{len(missing)} of {job.shards} parts of job {job.job_id} are missing, the first is {missing[0]}",
             uri=str(connections.input_uri(missing[0])),
         )
-    return [there[key] for key in wanted]
+    return list(there.values())
 
 
 def _collection(connections: Connections, parts: list[S3Object]) -> Iterator[bytes]:

@@ -61,8 +61,7 @@ def worth_keeping(status: JobStatus) -> Keep:
         return Keep.NOTHING
     if status.state is JobState.COMPLETED:
         return Keep.RETRY if status.progress.failed else Keep.RESULT
-    # What earlier rounds have found is not lost with a retry.
-    return Keep.RETRY if len(status.job.rounds) > 1 else Keep.NOTHING
+    return Keep.RETRY if status.is_unfinished_retry else Keep.NOTHING
 
 
 def clean_up_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) -> None:

@@ -16,6 +16,13 @@ from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
 
 
+def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
+    """The parts of a job that exist, by the number of their shard: that tells which shards are finished."""
+    found = {one.uri.key: one for one in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
+    keys = {shard: job.part_key(shard) for shard in range(job.shards)}
+    return {shard: found[key] for shard, key in keys.items() if key in found}
+
+
 def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
     """The failed tiles of a job, in their order: those of its last round, for it tries all those before again."""
     wanted = {job.failures_key(shard) for shard in job.latest_shards}

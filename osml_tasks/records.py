@@ -52,6 +52,11 @@ class JobStatus:
     misconfigured: bool
     fetched: bool
 
+    @property
+    def is_unfinished_retry(self) -> bool:
+        """Whether it failed or was cancelled while it was retried: what earlier rounds have found is not to be lost."""
+        return self.state in (JobState.FAILED, JobState.CANCELLED) and len(self.job.rounds) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class OutputPaths:

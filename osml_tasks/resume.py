@@ -18,6 +18,7 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.job_cleanup import Keep, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.job_copy import read_job, read_paths, write_job
 from osml_tasks.jobs import Job, JobState, Progress, Shard
+from osml_tasks.parts import parts_there
 from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.records import OutputPaths
@@ -150,9 +151,9 @@ def _learn_paths(connections: Connections, job: Job) -> OutputPaths | None:
 
 def _by_part(connections: Connections, job: Job, shards: Sequence[Shard]) -> tuple[list[Shard], list[Shard]]:
     """Shards that are finished, and those that are not."""
-    parts = {found.uri.key for found in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
-    finished = [shard for shard in shards if job.part_key(shard.shard) in parts]
-    return finished, [shard for shard in shards if job.part_key(shard.shard) not in parts]
+    there = parts_there(connections, job)
+    finished = [shard for shard in shards if shard.shard in there]
+    return finished, [shard for shard in shards if shard.shard not in there]
 
 
 def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard]) -> None:

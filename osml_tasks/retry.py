@@ -13,7 +13,7 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.job_cleanup import Keep, worth_keeping
 from osml_tasks.job_copy import write_job
 from osml_tasks.jobs import Job, JobOptions, JobState, Round, Tile, plan, shard_size
-from osml_tasks.parts import read_failures
+from osml_tasks.parts import parts_there, read_failures
 from osml_tasks.publishing import publish_job, read_manifest
 from osml_tasks.records import JobStatus
 
@@ -61,8 +61,7 @@ def _manifest(connections: Connections, job: Job) -> list[bytes]:
 
     :raises ExtensionRuntimeError: they are not.
     """
-    parts = {found.uri.key for found in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
-    if not all(job.part_key(shard) in parts for shard in range(job.shards)):
+    if len(parts_there(connections, job)) < job.shards:
         raise _gone(job)
     try:
         return read_manifest(connections, job)

@@ -94,20 +94,15 @@ def finish(
             f"fetch it with: osml-tasks result {handle.job_id} -o ANOTHER.geojson"
         ) from error
     kept = keep and status.state is JobState.COMPLETED and report["failed"] > 0
-    if not (kept or _may_go_on(status)):
+    if not (kept or status.is_unfinished_retry):
         handle.discard()
     return _say(status, report, output, kept)
-
-
-def _may_go_on(status: JobStatus) -> bool:
-    """Whether a retry has failed or was cancelled, so that what was found before is not to be thrown away."""
-    return status.state is not JobState.COMPLETED and len(status.job.rounds) > 1
 
 
 def _say(status: JobStatus, report: dict[str, Any], output: Path | None, kept: bool) -> int:
     if status.state is not JobState.COMPLETED:
         click.echo(f"osml-tasks: job {status.job.job_id} {status.state}: {status.error}", err=True)
-        if _may_go_on(status):
+        if status.is_unfinished_retry:
             click.echo(f"osml-tasks: go on with it with: osml-tasks resume {status.job.job_id}", err=True)
         return EXIT_USAGE if status.misconfigured else EXIT_JOB_FAILED
     click.echo(f"{report['features']} features from {report['succeeded']} of {report['tiles']} tiles in {output}")
