@@ -12,6 +12,7 @@ import pytest
 
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
+from tests.integration.crew import Crew, crew
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
 from tests.integration.fleet import (
     ENDPOINTS_READY,
@@ -85,3 +86,12 @@ def brokerless(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """The same, less the broker."""
     monkeypatch.delenv("CELERY_BROKER_URL")
     return here
+
+
+@pytest.fixture
+def workers(here: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
+    """Workers to start, stop and kill one by one, with this process's environment leading to their broker."""
+    with crew(here, tmp_path) as made:
+        for name, value in made.fleet.env.items():
+            monkeypatch.setenv(name, value)
+        yield made

@@ -30,6 +30,11 @@ ALL = f"{SUBMIT},{POLL},{REST}"
 _READY = re.compile(r" ready\.( worker=\S+)?$", re.MULTILINE)
 
 
+def numbered(count: int, prefix: str = "t") -> dict[str, dict[str, int]]:
+    """Scripts of so many tiles that are called by their numbers."""
+    return {f"{prefix}{number:04d}": {} for number in range(count)}
+
+
 @dataclass(frozen=True)
 class Worker:
     """A Celery worker as a process."""

@@ -148,6 +148,28 @@ def write_tiles(directory: Path, scripts: Mapping[str, Mapping[str, Any]]) -> Pa
     return directory
 
 
+_TORN = """
+import sys
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import open_connections
+from osml_tasks.detection import create_job
+from osml_tasks.publishing import publish_job
+from osml_tasks.sources import find_tiles
+connections = open_connections(AsyncEndpointConfig())
+job, shards = create_job(connections, find_tiles(sys.argv[1:]), "scripted", stage=True)
+connections.s3.put(connections.input_uri(job.manifest_key), b"{" * 500)
+publish_job(connections.app, job, shards)
+print(job.job_id)
+"""
+
+
+def start_torn_job(fleet: Fleet, tiles: Path) -> str:
+    """Start a job whose manifest no worker can read; says its id."""
+    _, env = fleet.command()
+    command = [sys.executable, "-c", _TORN, str(tiles)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def names(features: list[dict[str, Any]]) -> list[str]:
     """Which tile each feature of the scripted model came from."""
     return [feature["properties"]["featureClasses"][0]["iri"] for feature in features]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.integration.fleet import Fleet, names, write_tiles
+from tests.integration.fleet import Fleet, names, start_torn_job, write_tiles
 
 
 def test_a_failed_tile_is_tried_again(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
@@ -142,21 +140,6 @@ def test_a_tile_that_vanishes_before_its_turn_is_in_the_report(fleet: Fleet, til
 
 def test_a_job_that_meets_a_defect_ends_instead_of_hanging(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {"a": {}})
-    start_with_a_torn_manifest = f"""
-from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.connections import open_connections
-from osml_tasks.detection import create_job
-from osml_tasks.publishing import publish_job
-from osml_tasks.sources import find_tiles
-connections = open_connections(AsyncEndpointConfig())
-job, shards = create_job(connections, find_tiles([{str(tiles)!r}]), "scripted", stage=True)
-connections.s3.put(connections.input_uri(job.manifest_key), b"{{" * 500)
-publish_job(connections.app, job, shards)
-print(job.job_id)
-"""
-    _, env = fleet.command()
-    started = subprocess.run(
-        [sys.executable, "-c", start_with_a_torn_manifest], env=env, capture_output=True, text=True, check=True
-    )
-    done = fleet.run("result", started.stdout.strip(), "-o", tmp_path / "out.geojson")
+    job = start_torn_job(fleet, tiles)
+    done = fleet.run("result", job, "-o", tmp_path / "out.geojson")
     assert (done.returncode, "failed" in done.stderr) == (1, True)

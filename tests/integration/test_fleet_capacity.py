@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from osml_tasks.capacity import Capacity
 from osml_tasks.jobs import JobState, Shard
-from tests.integration.crew import ALL, POLL, REST, SUBMIT, Crew, crew
-from tests.integration.fleet import Fleet, names, wait_until, write_tiles
+from tests.integration.crew import ALL, POLL, REST, SUBMIT, Crew, numbered
+from tests.integration.fleet import names, wait_until, write_tiles
 
 VISIBILITY_TIMEOUT, CLAIM = 90, 75
-
-
-@pytest.fixture
-def workers(here: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
-    with crew(here, tmp_path) as made:
-        for name, value in made.fleet.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
-
-
-def numbered(count: int, prefix: str = "t") -> dict[str, dict[str, int]]:
-    return {f"{prefix}{number:04d}": {} for number in range(count)}
 
 
 def let_time_pass(workers: Crew) -> None:

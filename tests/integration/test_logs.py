@@ -24,6 +24,7 @@ from tests.integration.fleet import (
     Fleet,
     clean_environment,
     start_python,
+    start_torn_job,
     wait_until,
 )
 from tests.integration.fleet import write_tiles as write
@@ -96,23 +97,7 @@ def test_each_shard_has_one_line_a_step_and_each_job_its_ends(
 
 
 def test_a_defect_is_one_line_with_its_traceback_job_and_shard(json_fleet: JsonFleet, tiles: Path) -> None:
-    start_with_a_torn_manifest = f"""
-from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.connections import open_connections
-from osml_tasks.detection import create_job
-from osml_tasks.publishing import publish_job
-from osml_tasks.sources import find_tiles
-connections = open_connections(AsyncEndpointConfig())
-job, shards = create_job(connections, find_tiles([{str(write(tiles, {"a": {}}))!r}]), "scripted", stage=True)
-connections.s3.put(connections.input_uri(job.manifest_key), b"{{" * 500)
-publish_job(connections.app, job, shards)
-print(job.job_id)
-"""
-    _, env = json_fleet.command()
-    started = subprocess.run(
-        [sys.executable, "-c", start_with_a_torn_manifest], env=env, capture_output=True, text=True, check=True
-    )
-    job = started.stdout.strip()
+    job = start_torn_job(json_fleet, write(tiles, {"a": {}}))
     wait_until(lambda: any(line["logger"] == "celery.app.trace" for line in json_fleet.lines(job)))
     raised = [line for line in json_fleet.lines(job) if "exception" in line]
     assert {(line["level"], line["shard"]) for line in raised} == {("ERROR", "00000")}

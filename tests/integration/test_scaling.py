@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,24 +11,12 @@ import pytest
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
-from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, crew
-from tests.integration.fleet import WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
+from tests.integration.fleet import WORKERS_READY, names, start_python, wait_until, write_tiles
 from tests.integration.slow_way import SlowWay
 
 HASTY = "tests.integration.hasty"
 """Its tasks have a second when they are to stop, and AWS five more."""
-
-
-@pytest.fixture
-def workers(here: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
-    with crew(here, tmp_path) as made:
-        for name, value in made.fleet.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
-
-
-def numbered(count: int) -> dict[str, dict[str, int]]:
-    return {f"t{number:03d}": {} for number in range(count)}
 
 
 def assert_exact(crew: Crew, job: JobHandle, tiles: int, endpoint: str) -> None:
