@@ -42,9 +42,12 @@ class _Lack:
     shards: frozenset[int]
 
 
-def send_lost_messages(connections: Connections) -> None:
-    """Send again what live jobs lack for their end, if it does not wait in a queue."""
-    lacks = [lack for job_id in connections.records.live() if (lack := _lack(connections, job_id))]
+def send_lost_messages(connections: Connections, silent: float = SILENT_SECONDS) -> None:
+    """Send again what live jobs lack for their end, if it does not wait in a queue.
+
+    :param silent: see :data:`SILENT_SECONDS`.
+    """
+    lacks = [lack for job_id in connections.records.live() if (lack := _lack(connections, job_id, silent))]
     if not lacks:
         return
     # Should its message wait there, it would only have another before it.
@@ -58,7 +61,7 @@ def send_lost_messages(connections: Connections) -> None:
             logger.warning("job %s lacks messages that cannot be sent now: %s", lack.job.job_id, error)
 
 
-def _lack(connections: Connections, job_id: str) -> _Lack | None:
+def _lack(connections: Connections, job_id: str, silent: float) -> _Lack | None:
     records = connections.records
     try:
         job, over = records.job(job_id), records.state(job_id).is_over
@@ -75,19 +78,19 @@ def _lack(connections: Connections, job_id: str) -> _Lack | None:
     progress = records.progress_of_shards(job_id)
     unfinished = {number for number in range(job.shards) if not progress.get(number, Progress()).shards_finished}
     if not unfinished:
-        return _Lack(job, frozenset()) if idle > UNASSEMBLED_SECONDS else None
-    shards = _silent(connections, job, unfinished, idle)
+        return _Lack(job, frozenset()) if idle > min(silent, UNASSEMBLED_SECONDS) else None
+    shards = _silent(connections, job, unfinished, idle, silent)
     return _Lack(job, shards) if shards else None
 
 
-def _silent(connections: Connections, job: Job, unfinished: set[int], idle: float) -> frozenset[int]:
+def _silent(connections: Connections, job: Job, unfinished: set[int], idle: float, silent: float) -> frozenset[int]:
     """Those of a job's unfinished shards that seem to have no message any more."""
     hand = connections.capacity.in_hand(job.endpoint, job.job_id)
-    if idle > SILENT_SECONDS:
+    if idle > silent:
         return frozenset(unfinished - hand.parked)
     # A shard that is at work renews its lease, or has just given it back to write its part.
-    since = connections.claims.lasts(job.job_id, unfinished - hand.parked - hand.held, 2 * SILENT_SECONDS)
-    return frozenset(number for number, seconds in since.items() if seconds > SILENT_SECONDS)
+    since = connections.claims.lasts(job.job_id, unfinished - hand.parked - hand.held, round(2 * silent) + 1)
+    return frozenset(number for number, seconds in since.items() if seconds > silent)
 
 
 def _send_again(connections: Connections, lack: _Lack) -> None:

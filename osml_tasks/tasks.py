@@ -23,6 +23,7 @@ from osml_tasks.connections import Connections, connect
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
+    JobBusyError,
     JobNotFoundError,
     ObjectNotFoundError,
     PartsMissingError,
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 _connecting = Lock()
 
 
-@app.task(name="osml_tasks.detect", bind=True)
+@app.task(name="osml_tasks.detect", bind=True, max_retries=None)
 def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, **options: Any) -> Any:
     """Start a job; the result of this task is the job's report, once it is over.
 
@@ -64,7 +65,12 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
     _leave_it_if_stopping()
-    job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    try:
+        job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    except JobBusyError as error:
+        raise self.retry(countdown=BUSY_SECONDS) from error
+    except PASSING as error:
+        raise _once_more(error) from error
     if not shards:
         return short_report(connections(), job.job_id)
     log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
