@@ -37,10 +37,11 @@ def main(names: tuple[str, ...], write: Path | None, rigs: int, directory: Path 
         return
     with _kept(directory) as place:
         rows = _try_all(chosen, min(rigs, len(chosen)), place)
-    whole = len(rows) == len(chosen) and all(row.is_whole for row in rows)
-    if write is not None and len(rows) == len(chosen):
+    complete = len(rows) == len(chosen)
+    if write is not None and complete:
         table.write(write, rows)
-    sys.exit(0 if whole else 1)
+    survived = complete and all(map(Fault.is_survived, chosen, rows))
+    sys.exit(0 if survived else 1)
 
 
 @contextmanager

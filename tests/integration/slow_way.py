@@ -18,6 +18,7 @@ class SlowWay:
     :param target: the server's URL.
     :ivar url: where to reach it by this way.
     :ivar delay: s that each piece waits, from now on.
+    :ivar sent: bytes of requests that were handed on.
     """
 
     def __init__(self, target: str) -> None:
@@ -25,6 +26,7 @@ class SlowWay:
         self._target = (str(parts.hostname), int(parts.port or 80))
         self.url = ""
         self.delay = 0.0
+        self.sent = 0
         self._loop = asyncio.new_event_loop()
         self._serving = Event()
         self._thread = Thread(target=self._run, daemon=True)
@@ -59,6 +61,7 @@ class SlowWay:
             while piece := await source.read(_PIECE):
                 if slowly:
                     await asyncio.sleep(self.delay)
+                    self.sent += len(piece)
                 sink.write(piece)
                 await sink.drain()
         sink.close()
