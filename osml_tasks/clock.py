@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -23,19 +24,22 @@ MOST_SECONDS = 30
 logger = logging.getLogger(__name__)
 
 
-def clock_complaint(redis: Any, config: AsyncEndpointConfig) -> str | None:
+def clock_complaint(redis: Any, s3_time: Callable[[], float], clock: Callable[[], float] = time.time) -> str | None:
     """What to say of a clock that is wrong; None if it is not, or if that cannot be told.
 
     The server with the fleet's state is asked first; where it disagrees, S3 has the casting vote.
+
+    :param s3_time: asks S3 for the time, s since the epoch.
+    :param clock: this machine's, s since the epoch.
     """
     try:
-        ahead = time.time() - server_time(redis)
+        ahead = clock() - server_time(redis)
     except RedisError:
         return None
     if abs(ahead) <= MOST_SECONDS:
         return None
     try:
-        by_s3 = time.time() - _s3_time(config)
+        by_s3 = clock() - s3_time()
     except Exception as error:
         logger.warning("S3 does not tell the time: %s", error)
         by_s3 = ahead
@@ -48,7 +52,7 @@ def clock_complaint(redis: Any, config: AsyncEndpointConfig) -> str | None:
     )
 
 
-def _s3_time(config: AsyncEndpointConfig) -> float:
+def s3_time(config: AsyncEndpointConfig) -> float:
     """The time of an answer of S3, good or bad, s since the epoch."""
     from botocore.exceptions import ClientError
 

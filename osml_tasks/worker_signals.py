@@ -12,7 +12,7 @@ from celery.worker import state as celery_state
 
 from osml_tasks.celery import app, state_client
 from osml_tasks.celery_settings import complaints
-from osml_tasks.clock import clock_complaint
+from osml_tasks.clock import clock_complaint, s3_time
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.handing_back import HandBack
@@ -36,7 +36,7 @@ def check_configuration(**_: Any) -> None:
         raise SystemExit(f"osml-tasks: {error}") from None
     if broken := [*complaints(app.conf), *_backend_complaint()]:
         raise SystemExit("\n".join(f"osml-tasks: {complaint}" for complaint in broken))
-    if complaint := clock_complaint(state_client(app), config):
+    if complaint := clock_complaint(state_client(app), lambda: s3_time(config)):
         raise SystemExit(f"osml-tasks: {complaint}")
     if config.metrics_enabled:
         # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
@@ -94,7 +94,7 @@ def _renew(sender: Any, **_: Any) -> None:
 
 
 def _stop_if_the_clock_is_wrong() -> None:
-    if complaint := clock_complaint(state_client(app), AsyncEndpointConfig()):
+    if complaint := clock_complaint(state_client(app), lambda: s3_time(AsyncEndpointConfig())):
         logger.critical("this worker stops: %s", complaint)
         celery_state.should_stop = 1  # type: ignore[assignment]
 
