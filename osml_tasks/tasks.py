@@ -25,6 +25,7 @@ from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
     JobNotFoundError,
+    MessageRefusedError,
     ObjectNotFoundError,
     PartsMissingError,
     S3AccessError,
@@ -33,6 +34,7 @@ from osml_tasks.errors import (
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
 from osml_tasks.logs import log_step
+from osml_tasks.messages import log_refused
 from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job, short_report
 from osml_tasks.stopping import WORKER
@@ -52,7 +54,7 @@ logger = logging.getLogger(__name__)
 _connecting = Lock()
 
 
-@app.task(name="osml_tasks.detect", bind=True)
+@app.task(name="osml_tasks.detect", bind=True, answers=True, throws=(ExtensionConfigurationError,))
 def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, **options: Any) -> Any:
     """Start a job; the result of this task is the job's report, once it is over.
 
@@ -60,7 +62,11 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
     _leave_it_if_stopping()
-    job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    try:
+        job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    except ExtensionConfigurationError as error:
+        log_refused(self.name, error)
+        raise
     if not shards:
         return short_report(connections(), job.job_id)
     log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
@@ -112,7 +118,10 @@ def cleanup(job: str | None = None) -> None:
     if job is None:
         connections().publish(sweep(connections()))
     else:
-        remove_job(connections(), check_job_id(job))
+        try:
+            remove_job(connections(), check_job_id(job))
+        except (JobNotFoundError, ExtensionConfigurationError) as error:
+            log_refused("osml_tasks.cleanup", error)
 
 
 def connections() -> Connections:
@@ -156,6 +165,9 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
     except WorkerStoppingError as error:
         logger.info("message returned: %s", error)
         raise Reject(str(error), requeue=True) from error
+    except MessageRefusedError as error:
+        log_refused(task.name, error)
+        raise Ignore from error
     except JobNotFoundError as error:
         logger.warning("message dropped: %s", error)
         if "shard" in arguments:
