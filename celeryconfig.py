@@ -55,6 +55,7 @@ beat_schedule = {  # what is due, lost, or left by the dead: every 30 s. It expi
 task_serializer = "json"  # messages are data
 result_serializer = "json"  # and so are results
 accept_content = ["json"]  # anything else is refused: pickle would run a stranger's code
+worker_consumer = "osml_tasks.admission:Consumer"  # and so is what this program would not write itself
 # broker_use_ssl = {"ssl_cert_reqs": "required"}  # for rediss:// with a certificate authority of your own
 # redis_backend_use_ssl = {"ssl_cert_reqs": "required"}  # the same for the state
 

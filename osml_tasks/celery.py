@@ -24,6 +24,7 @@ class _App(Celery):
 
     loader_cls = "osml_tasks.celery_settings:SettingsLoader"
     amqp_cls = "osml_tasks.labels:LabelledMessages"
+    task_cls = "osml_tasks.checked_task:CheckedTask"
 
     def _load_config(self) -> Any:
         settings = super()._load_config()  # type: ignore[misc]

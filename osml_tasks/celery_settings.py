@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
+    "worker_consumer": "osml_tasks.admission:Consumer",
     "task_queues": [Queue(name, Exchange("osml"), routing_key=name) for name in QUEUES],
     "task_default_exchange": "osml",
     "task_default_queue": CLEANUP_QUEUE,
@@ -89,7 +90,14 @@ def complaints(settings: Mapping[str, Any]) -> Iterator[str]:
         )
     if broker.startswith(("amqp", "pyamqp")) and options.get("confirm_publish") is not True:
         yield "confirm_publish in broker_transport_options is not on: RabbitMQ may lose what is sent, set it to True"
-    for name in ("task_serializer", "result_serializer", "accept_content", "task_acks_late", "task_routes"):
+    for name in (
+        "task_serializer",
+        "result_serializer",
+        "accept_content",
+        "worker_consumer",
+        "task_acks_late",
+        "task_routes",
+    ):
         if settings.get(name) != DEFAULTS[name]:
             yield f"{name} is {settings.get(name)!r}: leave it at {DEFAULTS[name]!r}"
 

@@ -61,7 +61,7 @@ def collect_shard(
     :param publish: sends messages of other shards whose turn has come.
     :raises S3OperationError: S3 did not answer; to be tried again.
     """
-    job = connections.job(shard.job)
+    job = connections.job_of(shard)
     records = connections.records
     progress = records.progress(shard)
     if records.state(job.job_id).is_over or progress.shards_finished:
@@ -278,7 +278,7 @@ class _Listing:
     def __init__(self, connections: Connections, shard: Shard) -> None:
         self._s3 = connections.s3
         self._shard = shard
-        self._readable = connections.config.readable_output_buckets
+        self._may_be_answer = connections.resources.may_be_answer
         self._directories: dict[S3Uri, dict[S3Uri, S3Object]] = {}
 
     def first(self, uris: Iterator[S3Uri]) -> S3Object | None:
@@ -286,7 +286,7 @@ class _Listing:
         return next((found for uri in uris if (found := self._find(uri))), None)
 
     def _find(self, uri: S3Uri) -> S3Object | None:
-        if uri.bucket not in self._readable:
+        if not self._may_be_answer(uri):
             return None
         directory = uri.parent
         if not f"/{directory.key}".endswith(f"/{self._shard.name}"):

@@ -68,6 +68,20 @@ def _prefix(value: object) -> object:
     return value
 
 
+def _locations(value: object) -> object:
+    """Split a list of S3 URIs at commas and spaces; leave anything else to pydantic."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _as_location(text: str) -> str:
+    """Bring ``s3://bucket/prefix`` to the form ``s3://bucket/prefix/``."""
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    prefix = str(_prefix(prefix))
+    if not text.startswith("s3://") or not re.match(_BUCKET, bucket) or not re.match(_PREFIX, prefix):
+        raise ValueError(f"{text!r} is not an S3 URI: write s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix}"
+
+
 def _namespace(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
         raise ValueError("use 1 to 255 of A-Z a-z 0-9 . _ / # : -, and neither 'AWS/' nor ':' at the start")
@@ -166,6 +180,10 @@ class AsyncEndpointConfig(LogConfig):
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )
     """Directories that a worker may read tiles from; none by default."""
+    tile_buckets: Annotated[
+        tuple[Annotated[str, AfterValidator(_as_location)], ...], NoDecode, BeforeValidator(_locations)
+    ] = Field((), validation_alias=_env("ASYNC_SM_TILE_BUCKETS"))
+    """S3 URIs that tiles of jobs may lie under; without any, jobs that are called by name take the input bucket's."""
     assume_role_arn: str | None = Field(
         None,
         pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$",
@@ -211,6 +229,16 @@ class AsyncEndpointConfig(LogConfig):
     def policy_in_force(self) -> CleanupPolicy:
         """``cleanup_policy``, or ``disabled`` where ``cleanup_enabled`` is off."""
         return self.cleanup_policy if self.cleanup_enabled else CleanupPolicy.DISABLED
+
+    @property
+    def input_location(self) -> str:
+        """Where this program keeps its objects, as an S3 URI."""
+        return f"s3://{self.input_bucket}/{self.input_prefix}"
+
+    @property
+    def callable_locations(self) -> tuple[str, ...]:
+        """Where tiles of jobs may lie that are called by a message, as S3 URIs."""
+        return (self.input_location, *(self.tile_buckets or (f"s3://{self.input_bucket}/",)))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -260,4 +288,6 @@ def _variables(field: FieldInfo) -> list[str]:
 
 
 def _as_text(value: object) -> str:
-    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return (os.pathsep if all(isinstance(one, Path) for one in value) else ",").join(map(str, value))

@@ -90,6 +90,11 @@ class S3Uri:
         return f"s3://{self.bucket}/{self.key}"
 
 
+def is_uri(text: str) -> bool:
+    """Whether a text is an S3 URI."""
+    return _URI.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class S3Object:
     """What a listing says of an object; ``size`` in bytes."""

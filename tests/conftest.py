@@ -52,7 +52,9 @@ def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "workers",
             ["-m", "osml_tasks", "worker"],
             directory,
-            env | {"ASYNC_SM_TILE_ROOTS": str(tiles), "ASYNC_SM_SUBMISSION_WORKERS": "2"},
+            env
+            | {"ASYNC_SM_TILE_ROOTS": str(tiles), "ASYNC_SM_SUBMISSION_WORKERS": "2"}
+            | {"ASYNC_SM_TILE_BUCKETS": f"s3://{INPUTS} s3://{ELSEWHERE}"},
             WORKERS_READY,
         )
         yield Fleet(env, url[1], tiles, workers.log_text)
