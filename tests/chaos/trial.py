@@ -1,0 +1,166 @@
+"""One job on a rig: its client, how it moves, and what has become of its features in the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+from osml_tasks.child_process import ChildProcess
+from tests.chaos.row import Row
+from tests.integration.fleet import INPUTS, wait_until, write_tiles
+
+if TYPE_CHECKING:
+    from tests.chaos.rig import Rig
+
+PATIENCE = 300.0
+"""How long anything may take, s."""
+_LOOK_EVERY = 0.4
+
+
+class Trial:
+    """A job of numbered tiles, one to three features each, that a client waits for.
+
+    :ivar struck_at: when the fault came, and came again, or was over.
+    """
+
+    def __init__(
+        self, rig: Rig, directory: Path, tiles: int, endpoint: str, scripts: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.rig = rig
+        self.endpoint = endpoint
+        self.tiles = tiles
+        self.output = directory / "out.geojson"
+        self.report_file = directory / "report.json"
+        self.struck_at: list[float] = []
+        self._name = directory.name
+        self._folder = rig.fleet.tiles / directory.name
+        own = {f"t{number:04d}": {"features": 1 + number % 3} for number in range(tiles)}
+        self._scripts = {name: script | dict(scripts.get(name, {})) for name, script in own.items()}
+        self._jobs_before = rig.job_ids()
+        self._job_id = ""
+        self._moved: list[float] = []
+        self._over = Event()
+        directory.mkdir()
+
+    def start(self, *options: str, command: tuple[str, ...] = (), **variables: str) -> None:
+        """Have a client start the job."""
+        write_tiles(self._folder, self._scripts)
+        outcome = () if "--no-wait" in options else ("-o", self.output, "--report", self.report_file)
+        arguments = ("detect", self._folder, "--endpoint", self.endpoint, *outcome, *options)
+        self.client: ChildProcess = self.rig.client("detect", *arguments, command=command, **variables)
+        Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, as soon as something of it is in S3."""
+
+        def appeared() -> bool:
+            self._job_id = self._job_id or next(iter(self.rig.job_ids() - self._jobs_before), "")
+            return bool(self._job_id)
+
+        wait_until(appeared, 60)
+        return self._job_id
+
+    def invocations(self) -> list[str]:
+        """The inference ids of this job that the endpoint has accepted."""
+        return [name for name in self.rig.fleet.invocations(self.endpoint) if name.startswith(f"{self.job_id}.")]
+
+    def parts(self) -> int:
+        """How many shards are finished."""
+        prefix = f"async-inference/input/{self.job_id}/parts/"
+        return int(self.rig.fleet.s3.list_objects_v2(Bucket=INPUTS, Prefix=prefix)["KeyCount"])
+
+    def reach(self, share: float) -> None:
+        """Wait until so much of the job is invoked, 0 to 1."""
+        self.until(lambda: len(self.invocations()) >= share * self.tiles)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something; in vain, if the client ends first."""
+
+        def now_or_never() -> bool:
+            assert condition() or self.client.is_alive(), f"the client has ended: {self.client.log_text()[-500:]}"
+            return condition()
+
+        wait_until(now_or_never, PATIENCE)
+
+    def struck(self) -> None:
+        """Say that the fault has come, or is over: from now on it counts until work goes on."""
+        self.struck_at.append(time.monotonic())
+
+    def wait(self) -> int | None:
+        """Wait for the client's end; says its exit status, None if it does not end."""
+        return exit_status(self.client)
+
+    def row(self, times: int, note: str = "") -> Row:
+        """Wait for the end, sweep, and count."""
+        status = self.wait()
+        self._over.set()
+        self._moved.append(time.monotonic())
+        return self.count(times, note if status == 0 else f"{note} exit {status}: {self._last_words()}".strip())
+
+    def count(self, times: int, note: str = "") -> Row:
+        """Sweep, and count what is in the result."""
+        self._over.set()
+        found = Counter(self._found())
+        invoked = self.invocations()
+        left = self.rig.sweep()
+        return Row(
+            fault="",
+            times=times,
+            tiles=self.tiles,
+            lost=len(set(self._expected()) - set(found)),
+            doubled=sum(found.values()) - len(found),
+            wasted=len(invoked) - len({name.split(".")[1] for name in invoked}),
+            left=len(left),
+            seconds_until_work=self.stillness(),
+            note=note,
+        )
+
+    def stillness(self) -> float | None:
+        """The longest time in which nothing moved once the fault had come, s; None if it never came."""
+        if not self.struck_at:
+            return None
+        first = self.struck_at[0]
+        marks = sorted([*self.struck_at, *(moment for moment in self._moved if moment > first)])
+        return round(max((after - before for before, after in pairwise(marks)), default=0.0), 1)
+
+    def _expected(self) -> Iterator[str]:
+        for name, script in self._scripts.items():
+            yield from (f"{name}-{place}" for place in range(script["features"]))
+
+    def _found(self) -> Iterator[str]:
+        if self.output.exists():
+            yield from (feature["id"] for feature in json.loads(self.output.read_text())["features"])
+
+    def _last_words(self) -> str:
+        return " ".join(self.client.log_text().split())[-200:]
+
+    def _watch(self) -> None:
+        """Note when the endpoint accepts or answers something of the job, and when a part appears."""
+        seen: object = None
+        while not self._over.wait(_LOOK_EVERY):
+            now = self._state()
+            if now != seen:
+                seen = now
+                self._moved.append(time.monotonic())
+
+    def _state(self) -> object:
+        stats = self.rig.fleet.stats(self.endpoint)
+        parts = self.parts() if self._job_id else 0
+        return [stats[name] for name in ("invocations", "succeeded", "failed", "dropped")], parts
+
+
+def exit_status(client: ChildProcess) -> int | None:
+    """Wait for a client's end; says its exit status, None if it does not end."""
+    try:
+        wait_until(lambda: not client.is_alive(), PATIENCE)
+    except AssertionError:
+        return None
+    assert client._process is not None
+    return client._process.poll()
