@@ -26,7 +26,7 @@ class Request:
     """What a request asks for.
 
     :ivar verb: its method; ``LIST`` for a listing and ``DELETE`` for the deletion of many objects, too.
-    :ivar key: the path, without escapes.
+    :ivar key: the path, without escapes; with the prefix of a listing.
     """
 
     verb: str
@@ -246,7 +246,8 @@ def _request(head: bytes) -> Request:
         method = "LIST"
     elif method == "POST" and "delete" in query:
         method = "DELETE"
-    return Request(method, unquote(parts.path))
+    prefix = f"/{query['prefix'][0]}" if method == "LIST" and "prefix" in query else ""
+    return Request(method, unquote(parts.path) + prefix)
 
 
 def _headers(head: bytes) -> dict[bytes, bytes]:
