@@ -154,11 +154,11 @@ def _chunks(connections: Connections, objects: list[S3Object]) -> Iterator[bytes
     """The contents of objects one after the other: small ones fetched ahead, large ones in pieces."""
 
     def read(found: S3Object) -> bytes | None:
-        return connections.s3.get(found.uri) if found.size <= _READ_WHOLE_BYTES else None
+        return connections.s3.get(found) if found.size <= _READ_WHOLE_BYTES else None
 
     for found, body in zip(objects, connections.overlap(read, objects, _READ_AHEAD), strict=True):
         if body is None:
-            yield from connections.s3.stream(found.uri)
+            yield from connections.s3.stream(found)
         else:
             yield body
 

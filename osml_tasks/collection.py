@@ -154,7 +154,7 @@ class _Collector:
         """Decide on tiles whose attempt failed, and write that down."""
         settled: dict[int, TileRecord] = {}
         refused = [index for index, found in standings.items() if found is Standing.REFUSED]
-        bodies = self._connections.overlap(lambda index: self._read_failure(arrivals.failures[index].uri), refused)
+        bodies = self._connections.overlap(lambda index: self._read_failure(arrivals.failures[index]), refused)
         for index, body in zip(refused, bodies, strict=True):
             reason, error = failure_reason(body)
             settled[index] = try_again(self._records[index], reason, error, self._job.options, self._now)
@@ -171,9 +171,9 @@ class _Collector:
         self._connections.records.set_tiles(self._shard, settled)
         clean_up_answers(self._connections, self._job, [arrivals.failures[index].uri for index in refused])
 
-    def _read_failure(self, uri: S3Uri) -> bytes:
+    def _read_failure(self, failure: S3Object) -> bytes:
         with suppress(ObjectNotFoundError):
-            return self._connections.s3.get(uri)
+            return self._connections.s3.get(failure)
         return b""
 
     def _poll_in(self, idle: int, standings: dict[int, Standing]) -> float:

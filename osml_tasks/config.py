@@ -176,6 +176,8 @@ class AsyncEndpointConfig(LogConfig):
         validation_alias=_env("ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES"),
     )
     """Largest payload in bytes that travels inside the invocation; 0 turns that off. Default 128,000."""
+    max_output_bytes: int = Field(134_217_728, ge=1, validation_alias=_env("ASYNC_SM_MAX_OUTPUT_BYTES"))
+    """Largest output in bytes that a worker or a detector reads. Default 134,217,728."""
     tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories), AfterValidator(_absolute)] = Field(
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )

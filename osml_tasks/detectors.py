@@ -34,7 +34,7 @@ from osml_tasks.errors import (
     ThrottledError,
     UnparsableOutputError,
 )
-from osml_tasks.features import parse
+from osml_tasks.features import check_size, parse
 from osml_tasks.jobs import JobOptions, Reason, new_job_id
 from osml_tasks.ledger import ResourceType
 from osml_tasks.metrics import OPERATION, Metric, MetricsSink, put, timing
@@ -118,7 +118,7 @@ class AsyncSMDetector:
         :return: the features as the model gave them.
         :raises ModelError: the model failed; the message is its own.
         :raises AsyncInferenceTimeoutError: nothing came within ``max_wait_time``.
-        :raises UnparsableOutputError: the output is not a FeatureCollection.
+        :raises UnparsableOutputError: the output is not a FeatureCollection, or has more than ``max_output_bytes``.
         :raises InvocationError: the endpoint refused; see its subclasses.
         :raises S3OperationError: S3 refused, or does not answer.
         """
@@ -264,14 +264,18 @@ class _Call:
         )
 
     def _read(self, output: S3Object) -> list[dict[str, Any]]:
-        with timing(self._metrics, Metric.S3_DOWNLOAD_DURATION):
-            body = self._detector.s3.get(output.uri)
-        put(self._metrics, Metric.S3_DOWNLOAD_COUNT)
-        put(self._metrics, Metric.S3_DOWNLOAD_SIZE, len(body))
         try:
-            return parse(body)
+            check_size(output.size, self._config.max_output_bytes)
+            return parse(self._download(output))
         except UnparsableOutputError as error:
             raise UnparsableOutputError(f"{output.uri}: {error}", uri=str(output.uri)) from None
+
+    def _download(self, output: S3Object) -> bytes:
+        with timing(self._metrics, Metric.S3_DOWNLOAD_DURATION):
+            body = self._detector.s3.get(output)
+        put(self._metrics, Metric.S3_DOWNLOAD_COUNT)
+        put(self._metrics, Metric.S3_DOWNLOAD_SIZE, len(body))
+        return body
 
     def _note_upload(self, uri: S3Uri) -> None:
         if uri not in self._done_with:

@@ -11,8 +11,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.errors import EndpointUnusableError, RejectedError, ThrottledError
-from osml_tasks.patience import may_pass
+from osml_tasks.errors import ClockSkewError, EndpointUnusableError, RejectedError, ThrottledError
+from osml_tasks.patience import clock_is_off, may_pass
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     :raises ThrottledError: the same call may succeed later.
     :raises RejectedError: this call never will.
     :raises EndpointUnusableError: no call to this endpoint will.
+    :raises ClockSkewError: no call from this machine will, until its clock is right.
     :raises RoleRefusedError: the client's role cannot be assumed.
     """
     source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
@@ -127,6 +128,8 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
             **source,
         )
     except ClientError as error:
+        if skew := _clock_is_off(error):
+            raise ClockSkewError(f"endpoint {invocation.endpoint!r}: {skew}") from error
         kind, text = _refusal(error)
         raise kind(f"endpoint {invocation.endpoint!r}: {text}", **named) from error
     except ParamValidationError as error:
@@ -170,6 +173,12 @@ def check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) -
 
 def _in_one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())
+
+
+def _clock_is_off(error: ClientError) -> str | None:
+    told, answer = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    refusal = _in_one_line(f"{told.get('Code', '')}: {told.get('Message', '')}")
+    return clock_is_off(refusal, answer.get("HTTPHeaders", {}).get("date", ""))
 
 
 def _refusal(error: ClientError) -> tuple[type[ThrottledError | RejectedError | EndpointUnusableError], str]:

@@ -48,6 +48,10 @@ class WorkerStoppingError(ExtensionRuntimeError):
     """A worker was told to stop, and its time for the task at hand is over: another goes on with it."""
 
 
+class ClockSkewError(ExtensionRuntimeError):
+    """AWS refuses what this process signs, because its clock is wrong: another worker may do better."""
+
+
 class S3OperationError(ExtensionRuntimeError):
     """An S3 request failed for good.
 
@@ -75,6 +79,10 @@ class ObjectNotFoundError(S3OperationError):
 
 class S3AccessError(S3OperationError):
     """S3 denied the request: the credentials, or their permissions, do not allow it."""
+
+
+class S3ClockSkewError(S3OperationError, ClockSkewError):
+    """S3 refuses what this process signs, because its clock is wrong; neither key nor permission is at fault."""
 
 
 class PartsMissingError(S3OperationError):

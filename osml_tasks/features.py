@@ -41,6 +41,18 @@ _FORMATS = {
 }
 
 
+def check_size(size: int, limit: int) -> None:
+    """Refuse an output by its size, before it is read; both in bytes.
+
+    :raises UnparsableOutputError: it has more than the limit.
+    """
+    if size > limit:
+        raise UnparsableOutputError(
+            f"the output has {size:,} bytes, more than the {limit:,} that are read: "
+            "have the model answer less, or raise ASYNC_SM_MAX_OUTPUT_BYTES"
+        )
+
+
 def parse(output: bytes) -> list[Feature]:
     """The features in one output of a model, each with ``geometry`` and ``properties`` present.
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
-from osml_tasks.features import add_provenance, parse, to_lines
+from osml_tasks.features import Feature, add_provenance, check_size, parse, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.polling import TileRecord
 from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
+
+_READ_AHEAD_BYTES = 8 * 1024 * 1024
+_FEATURES_AT_A_TIME = 10_000
 
 
 def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
@@ -37,12 +40,23 @@ def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
 
 
 def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
-    """The failed tiles of a job, in their order: those of its last round, for it tries all those before again."""
-    wanted = {job.failures_key(shard) for shard in job.latest_shards}
-    there = connections.s3.list(connections.input_uri(f"{job.prefix}failures/"))
-    lists = sorted((found.uri for found in there if found.uri.key in wanted), key=str)
-    for text in connections.overlap(connections.s3.get, lists):
+    """The failed tiles of a job, in their order: those of its last round, for it tries all those before again.
+
+    :raises S3OperationError: a shard's list is not to be had.
+    """
+    keys = [job.failures_key(shard) for shard in _shards_with_failures(connections, job)]
+    for text in connections.overlap(connections.s3.get, map(connections.input_uri, keys)):
         yield from map(TileFailure.from_json, text.splitlines())
+
+
+def _shards_with_failures(connections: Connections, job: Job) -> list[int]:
+    """Which shards of the last round have failed tiles: their progress tells, and a listing where that is lost."""
+    progress = connections.records.progress_of_shards(job.job_id)
+    told = {shard: done.failed > 0 for shard, done in progress.items() if done.shards_finished}
+    if told.keys() >= set(job.latest_shards):
+        return [shard for shard in job.latest_shards if told[shard]]
+    listed = {found.uri.key for found in connections.s3.list(connections.input_uri(f"{job.prefix}failures/"))}
+    return [shard for shard in job.latest_shards if told.get(shard, job.failures_key(shard) in listed)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +106,37 @@ class PartWriter:
 
     def _lines(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Iterator[bytes]:
         there = [tile for tile in tiles if tile.index in arrivals.outputs]
-        found = [arrivals.outputs[tile.index] for tile in there]
-        outputs = self._connections.overlap(self._download, (output.uri for output in found))
-        for tile, output, body in zip(there, found, outputs, strict=True):
-            self._connections.stop.check()
+        outputs = [arrivals.outputs[tile.index] for tile in there]
+        small = self._connections.overlap(self._download_small, outputs)
+        for tile, output, body in zip(there, outputs, small, strict=True):
             try:
-                features = parse(body)
+                yield from self._lines_of_tile(tile, output, body)
             except UnparsableOutputError as error:
                 attempt = records[tile.index].attempt
                 self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
-                continue
-            add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
-            self._features += len(features)
-            yield to_lines(features)
 
-    def _download(self, uri: S3Uri) -> bytes:
+    def _lines_of_tile(self, tile: Tile, output: S3Object, body: bytes | None) -> Iterator[bytes]:
+        # In a function of its own, so that the features of one tile are gone before those of the next are read.
+        self._connections.stop.check()
+        features = self._parse(output, body)
+        add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
+        self._features += len(features)
+        for start in range(0, len(features), _FEATURES_AT_A_TIME):
+            self._connections.stop.check()
+            yield to_lines(features[start : start + _FEATURES_AT_A_TIME])
+
+    def _parse(self, output: S3Object, body: bytes | None) -> list[Feature]:
+        check_size(output.size, self._connections.config.max_output_bytes)
+        return parse(self._download(output) if body is None else body)
+
+    def _download_small(self, output: S3Object) -> bytes | None:
+        """An output that may wait in memory for its turn."""
+        limit = min(_READ_AHEAD_BYTES, self._connections.config.max_output_bytes)
+        return self._download(output) if output.size <= limit else None
+
+    def _download(self, output: S3Object) -> bytes:
         with self._metrics.timer(Metric.S3_DOWNLOAD_DURATION):
-            body = self._connections.s3.get(uri)
+            body = self._connections.s3.get(output)
         self._metrics.count(Metric.S3_DOWNLOAD_COUNT)
         self._metrics.count(Metric.S3_DOWNLOAD_SIZE, len(body))
         return body

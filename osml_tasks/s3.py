@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,17 +32,19 @@ from osml_tasks.errors import (
     S3AccessError,
     S3OperationError,
 )
-from osml_tasks.s3_errors import errors, file_errors
+from osml_tasks.s3_errors import again, errors
+from osml_tasks.s3_writer import MULTIPART_BYTES, ObjectWriter
 
 if TYPE_CHECKING:
-    from obstore import WritableFile
+    from obstore import GetOptions, ObjectMeta, WritableFile
 
 __all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri", "Undeleted"]
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
-_MULTIPART_BYTES = 16 * 1024 * 1024
+"""How much of a large object is read at a time."""
+_LIST_KEYS = 1000
 _DELETE_KEYS = 1000
 # botocore gives credentials that are good for 10 minutes or more, not for the 30 that obstore believes;
 # and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
@@ -97,11 +100,12 @@ def is_uri(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """What a listing says of an object; ``size`` in bytes."""
+    """What a listing says of an object; ``size`` in bytes, ``etag`` unlike that of any other content."""
 
     uri: S3Uri
     size: int
     last_modified: datetime
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,16 @@ class S3Manager:
     """Reads, writes, lists and deletes objects. Thread-safe; make it after a fork, not before.
 
     Whatever fails raises an :class:`S3OperationError` that names request and object;
-    :class:`ObjectNotFoundError` and :class:`S3AccessError` are kinds of it.
+    :class:`ObjectNotFoundError` and :class:`S3AccessError` are kinds of it. What is read is whole: its length
+    is that of the object, or of the range that was asked for.
 
     :param session: where credentials and region come from; default: as boto3 finds them.
+    :param sleep: waits so many seconds before what has failed is tried again.
     :raises ExtensionConfigurationError: if the session has no credentials.
     """
 
-    def __init__(self, session: boto3.Session | None = None) -> None:
+    def __init__(self, session: boto3.Session | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
         session = session or boto3.Session()
         self._client = session.client("s3")
         try:
@@ -148,6 +155,9 @@ class S3Manager:
         :raises S3AccessError: it refuses access.
         :raises S3OperationError: S3 does not answer.
         """
+        again(lambda: self._head_bucket(bucket), self._sleep)
+
+    def _head_bucket(self, bucket: str) -> None:
         uri = f"s3://{bucket}"
         try:
             self._client.head_bucket(Bucket=bucket)
@@ -167,6 +177,9 @@ class S3Manager:
 
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
+        again(lambda: self._put(uri, body), self._sleep)
+
+    def _put(self, uri: S3Uri, body: bytes | Path) -> None:
         with errors("PUT", uri):
             obstore.put(self._store(uri.bucket), uri.key, body)
 
@@ -179,23 +192,39 @@ class S3Manager:
                 size += len(chunk)
         return size
 
-    def get(self, uri: S3Uri) -> bytes:
-        """Read a whole object into memory."""
-        with errors("GET", uri):
-            return bytes(obstore.get(self._store(uri.bucket), uri.key).bytes())
+    def get(self, what: S3Uri | S3Object) -> bytes:
+        """Read a whole object into memory; S3 is asked for its size, unless a listing has shown it."""
+        return again(lambda: self._get(what), self._sleep)
 
-    def get_range(self, uri: S3Uri, start: int, end: int) -> bytes:
-        """Read the bytes from ``start`` up to, not including, ``end``."""
-        if start == end:
-            return b""
+    def _get(self, what: S3Uri | S3Object) -> bytes:
+        uri = what if isinstance(what, S3Uri) else what.uri
         with errors("GET", uri):
-            return bytes(obstore.get_range(self._store(uri.bucket), uri.key, start=start, end=end))
+            body = bytes(obstore.get(self._store(uri.bucket), uri.key).bytes())
+        return _whole(body, uri, self._found(what).size)
 
-    def stream(self, uri: S3Uri) -> Iterator[bytes]:
+    def get_range(self, uri: S3Uri, start: int, end: int, etag: str | None = None) -> bytes:
+        """Read the bytes from ``start`` up to, not including, ``end``.
+
+        :param etag: fail if the content is another by now; None: any will do.
+        """
+        return b"" if start == end else again(lambda: self._get_range(uri, start, end, etag), self._sleep)
+
+    def _get_range(self, uri: S3Uri, start: int, end: int, etag: str | None) -> bytes:
+        options: GetOptions = {"range": (start, end)}
+        if etag:
+            options["if_match"] = etag
+        with errors("GET", uri):
+            body = bytes(obstore.get(self._store(uri.bucket), uri.key, options=options).bytes())
+        return _whole(body, uri, end - start)
+
+    def stream(self, what: S3Uri | S3Object) -> Iterator[bytes]:
         """Read an object in chunks of a few megabytes."""
-        with errors("GET", uri):
-            for chunk in obstore.get(self._store(uri.bucket), uri.key).stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
+        found = again(lambda: self._found(what), self._sleep)
+        for start in range(0, found.size, CHUNK_BYTES):
+            yield self.get_range(found.uri, start, min(start + CHUNK_BYTES, found.size), found.etag)
+
+    def _found(self, what: S3Uri | S3Object) -> S3Object:
+        return what if isinstance(what, S3Object) else self._head(what)
 
     def download(self, uri: S3Uri, path: Path) -> None:
         """Write an object to a file, which appears whole or not at all; a pipe or device is written as it comes.
@@ -217,34 +246,54 @@ class S3Manager:
     @contextmanager
     def writer(self, uri: S3Uri) -> Iterator[ObjectWriter]:
         """Write an object piece by piece in bounded memory; nothing appears if the block raises."""
-        with errors("PUT", uri):
-            file = obstore.open_writer(
-                self._store(uri.bucket), uri.key, buffer_size=_MULTIPART_BYTES, max_concurrency=2
-            )
-            try:
-                yield ObjectWriter(file, uri)
-            except BaseException:
+        writer = ObjectWriter(uri, lambda: self._open_file(uri))
+        try:
+            yield writer
+            writer.finish(lambda body: self.put(uri, body))
+        except BaseException:
+            if writer.is_in_parts:
                 self.abort_uploads(uri)
-                raise
-            with file_errors("PUT", uri):
-                file.close()
+            raise
+
+    def _open_file(self, uri: S3Uri) -> WritableFile:
+        with errors("PUT", uri):
+            store = self._store(uri.bucket)
+            return obstore.open_writer(store, uri.key, buffer_size=MULTIPART_BYTES, max_concurrency=2)
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """All objects under a prefix that ends at a slash, whether or not that is written."""
-        with errors("LIST", prefix):
-            for page in obstore.list(self._store(prefix.bucket), prefix.key.rstrip("/"), chunk_size=1000):
-                for found in page:
-                    uri = S3Uri(prefix.bucket, found["path"])
-                    yield S3Object(uri, found["size"], found["last_modified"])
+        """All objects under a prefix that ends at a slash, whether or not that is written; in order."""
+        page = self._page(prefix, None)
+        yield from page
+        while len(page) == _LIST_KEYS:
+            page = self._page(prefix, page[-1].uri.key)
+            yield from page
+
+    def _page(self, prefix: S3Uri, after: str | None) -> Sequence[S3Object]:
+        """Up to a thousand objects, those whose keys come after a key."""
+
+        def ask() -> Sequence[ObjectMeta]:
+            with errors("LIST", prefix):
+                store = self._store(prefix.bucket)
+                pages = obstore.list(store, prefix.key.rstrip("/"), offset=after, chunk_size=_LIST_KEYS)
+                return next(iter(pages), ())
+
+        found = again(ask, self._sleep)
+        return [
+            S3Object(S3Uri(prefix.bucket, one["path"]), one["size"], one["last_modified"], one["e_tag"])
+            for one in found
+        ]
 
     def head(self, uri: S3Uri) -> S3Object | None:
         """What is known of one object, or None if it does not exist."""
         try:
-            with errors("HEAD", uri):
-                found = obstore.head(self._store(uri.bucket), uri.key)
+            return again(lambda: self._head(uri), self._sleep)
         except ObjectNotFoundError:
             return None
-        return S3Object(uri, found["size"], found["last_modified"])
+
+    def _head(self, uri: S3Uri) -> S3Object:
+        with errors("HEAD", uri):
+            found = obstore.head(self._store(uri.bucket), uri.key)
+        return S3Object(uri, found["size"], found["last_modified"], found["e_tag"])
 
     def delete(self, uris: Iterable[S3Uri]) -> Sequence[Undeleted]:
         """Delete objects, a thousand a request; one that is not there counts as deleted.
@@ -269,6 +318,9 @@ class S3Manager:
 
     def folders(self, prefix: S3Uri) -> Sequence[str]:
         """The names of what looks like directories right under a prefix."""
+        return again(lambda: self._folders(prefix), self._sleep)
+
+    def _folders(self, prefix: S3Uri) -> Sequence[str]:
         with errors("LIST", prefix):
             found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
@@ -312,20 +364,11 @@ class S3Manager:
         )
 
 
-class ObjectWriter:
-    """An object that is being written.
-
-    :raises S3OperationError: S3 refuses, or does not answer.
-    """
-
-    def __init__(self, file: WritableFile, uri: S3Uri) -> None:
-        self._file = file
-        self._uri = uri
-
-    def write(self, data: bytes) -> None:
-        """Write some more of it."""
-        with file_errors("PUT", self._uri):
-            self._file.write(data)
+def _whole(body: bytes, uri: S3Uri, size: int) -> bytes:
+    """A body, if it is as long as it should be."""
+    if len(body) != size:
+        raise S3OperationError(f"GET {uri} gave {len(body):,} of {size:,} bytes", uri=str(uri))
+    return body
 
 
 def _batches(keys: list[str]) -> Iterator[list[str]]:

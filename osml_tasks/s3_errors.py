@@ -1,23 +1,47 @@
-"""What obstore's errors mean, in one line each that names the request and the object."""
+"""What obstore's errors mean, in one line each that names the request and the object; and a second go at what fails."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 
-from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3OperationError
-from osml_tasks.patience import may_pass
+from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewError, S3OperationError
+from osml_tasks.patience import clock_is_off, may_pass
 
 if TYPE_CHECKING:
     from osml_tasks.s3 import S3Uri
 
+Result = TypeVar("Result")
+
+_PAUSES = (0.2, 0.8)
+_STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 _ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
+_SERVER_TIME = re.compile(r"<ServerTime>(.*?)</ServerTime>")
 _ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
+
+
+def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.sleep) -> Result:
+    """Make a request up to three times, within a second: for what obstore itself does not try again.
+
+    That is an access denied in passing, an answer cut short, a listing that cannot be read.
+
+    :param sleep: waits so many seconds.
+    :raises S3OperationError: the last time as well; an object that does not exist is asked for once.
+    """
+    for pause in _PAUSES:
+        try:
+            return request()
+        except ObjectNotFoundError:
+            raise
+        except S3OperationError:
+            sleep(pause)
+    return request()
 
 
 @contextmanager
@@ -32,13 +56,11 @@ def errors(verb: str, uri: S3Uri) -> Iterator[None]:
         yield
     except (NotFoundError, FileNotFoundError) as error:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise S3AccessError(f"{verb} {uri} was denied: {_in_one_line(str(error))}", uri=str(uri)) from error
     except (ClientError, BotoCoreError) as error:
         kind = S3OperationError if may_pass(error) else S3AccessError
         raise kind(f"{verb} {uri} failed, no credentials: {_in_one_line(str(error))}", uri=str(uri)) from error
     except BaseError as error:
-        raise S3OperationError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
+        raise _told(verb, uri, error, isinstance(error, PermissionDeniedError | UnauthenticatedError)) from error
 
 
 @contextmanager
@@ -50,17 +72,26 @@ def file_errors(verb: str, uri: S3Uri) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = str(error)
-        denied = "403 Forbidden" in text or "401 Unauthorized" in text
-        kind = S3AccessError if denied else ObjectNotFoundError if "404 Not Found" in text else S3OperationError
-        raise kind(
-            f"{verb} {uri} {'was denied' if denied else 'failed'}: {_in_one_line(text)}", uri=str(uri)
-        ) from error
+        raise _told(verb, uri, error) from error
+
+
+def _told(verb: str, uri: S3Uri, error: Exception, denied: bool = False) -> S3OperationError:
+    """An error of obstore's as one of ours: not all that it raises have a kind of their own."""
+    text, line = str(error), _in_one_line(str(error))
+    there = _SERVER_TIME.search(text)
+    if skew := clock_is_off(line, there[1] if there else ""):
+        return S3ClockSkewError(f"{verb} {uri} failed: {skew}", uri=str(uri))
+    if denied or "403 Forbidden" in text or "401 Unauthorized" in text:
+        return S3AccessError(f"{verb} {uri} was denied: {line}", uri=str(uri))
+    kind = ObjectNotFoundError if "404 Not Found" in text else S3OperationError
+    return kind(f"{verb} {uri} failed: {line}", uri=str(uri))
 
 
 def _in_one_line(text: str) -> str:
-    """The code and message of S3's answer if there is one, else obstore's own first line."""
-    code, message = _ERROR_CODE.search(text), _ERROR_MESSAGE.search(text)
+    """The code and message of S3's answer if there is one, else its status, or obstore's own first line."""
+    code, message, status = _ERROR_CODE.search(text), _ERROR_MESSAGE.search(text), _STATUS.search(text)
     if code:
         return f"{code[1]}: {message[1]}" if message else code[1]
+    if status:
+        return status[1]
     return text.strip().splitlines()[0][:300] if text.strip() else "unknown error"

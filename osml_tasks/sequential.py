@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from osml_tasks.errors import (
     AsyncInferenceTimeoutError,
+    ClockSkewError,
     EndpointUnusableError,
     ExtensionError,
     ExtensionRuntimeError,
@@ -49,11 +50,12 @@ def one_after_the_other(
 
     :param outcome: gets what becomes of each as soon as it is known.
     :raises EndpointUnusableError: no further tile can succeed.
+    :raises ClockSkewError: nor can it here, with this machine's clock.
     """
     for tile in tiles:
         try:
             features = _features(detector, tile, metrics)
-        except EndpointUnusableError:
+        except (EndpointUnusableError, ClockSkewError):
             raise
         except (ExtensionRuntimeError, SourceError) as error:
             outcome.failures.append(failure(tile.name, error, detector.config.max_retries))

@@ -14,6 +14,7 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
 from osml_tasks.errors import (
+    ClockSkewError,
     ExtensionRuntimeError,
     MessageRefusedError,
     NotAllowedError,
@@ -191,6 +192,8 @@ class _Submitter:
         try:
             payload, upload_to = self._payload(tile), self._payload_uri(tile)
             return self._sender.send(self._invocation(tile, record.attempt), payload, upload_to)
+        except ClockSkewError:
+            raise  # of this worker's, not of the tile's: another may do better
         except ThrottledError as error:
             self._metrics.count(Metric.THROTTLED_COUNT)
             return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())

@@ -14,8 +14,10 @@ from osml_tasks.assembly import end_job
 from osml_tasks.celery import state_client
 from osml_tasks.connections import Connections
 from osml_tasks.errors import (
+    ClockSkewError,
     EndpointUnusableError,
     ExtensionConfigurationError,
+    ExtensionRuntimeError,
     JobNotFoundError,
     MessageRefusedError,
     ObjectNotFoundError,
@@ -32,7 +34,7 @@ from osml_tasks.stopping import WORKER
 TROUBLE_SECONDS = 5
 """How long a task waits that found S3 out of order, s."""
 S3_PATIENCE = 600
-"""How long S3 may be out of order before a job fails, s."""
+"""How long S3 may be out of order, or workers' clocks wrong, before a job fails, s."""
 S3_ACCESS_PATIENCE = 30
 """The same where S3 denies access or an object is missing: that seldom mends itself, s."""
 PARTS_PATIENCE = 3600
@@ -93,7 +95,7 @@ class _AtStake:
             raise Ignore from error
         except JobNotFoundError as error:
             self._forget(error)
-        except S3OperationError as error:
+        except (S3OperationError, ClockSkewError) as error:
             self._come_again(error)
         except (EndpointUnusableError, ExtensionConfigurationError) as error:
             self._give_up(error, misconfigured=True)
@@ -121,13 +123,13 @@ class _AtStake:
             self._connections.give_back(Shard.from_message(self._arguments))
         raise Ignore from error
 
-    def _come_again(self, error: S3OperationError) -> None:
+    def _come_again(self, error: ExtensionRuntimeError) -> None:
         if self._trouble_lasts(error) < _patience(error):
             logger.warning("%s, trying again in %d s", error, TROUBLE_SECONDS)
             raise self._task.retry(countdown=TROUBLE_SECONDS) from error
         self._give_up(error, misconfigured=isinstance(error, S3AccessError))
 
-    def _trouble_lasts(self, error: S3OperationError) -> float:
+    def _trouble_lasts(self, error: ExtensionRuntimeError) -> float:
         """For how long the task has found S3 out of order, or has waited for shards of which nothing is heard, s."""
         lasts = self._connections.claims.trouble_lasts(self._trouble, forget_after=8 * TROUBLE_SECONDS)
         if isinstance(error, PartsMissingError):
@@ -140,7 +142,7 @@ class _AtStake:
         raise error
 
 
-def _patience(error: S3OperationError) -> float:
+def _patience(error: ExtensionRuntimeError) -> float:
     if isinstance(error, PartsMissingError):
         return PARTS_PATIENCE
     return S3_ACCESS_PATIENCE if isinstance(error, S3AccessError | ObjectNotFoundError) else S3_PATIENCE

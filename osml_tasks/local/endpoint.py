@@ -1,7 +1,8 @@
 """An asynchronous endpoint without its HTTP: the queue, the slots, and the life of one invocation.
 
 accepted -> queued -> in a slot: input, model, output or failure object -> finished. An invocation that
-queues longer than its time to live expires and never reaches the model.
+queues longer than its time to live expires and never reaches the model. An output that is to appear late
+holds no slot until then.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Counts:
     failed: int = 0
     expired: int = 0
     dropped: int = 0
+    late: int = 0
+    twice: int = 0
     throttled: int = 0
     unavailable: int = 0
     first_accepted: float | None = None
@@ -226,12 +229,38 @@ class Endpoint:
     async def _process(self, invocation: _Invocation) -> None:
         try:
             output = await self._output_of(invocation)
+        except InvocationFailedError as error:
+            await self._fail(invocation, str(error))
+            self._count_finished("failed")
+            return
+        if self._faults.is_late(invocation.answer.inference_id):
+            self._start(self._deliver_late(invocation, output))
+        else:
+            await self._deliver(invocation, output)
+
+    async def _deliver_late(self, invocation: _Invocation, output: ModelOutput) -> None:
+        await asyncio.sleep(self.settings.late_seconds)
+        await self._deliver(invocation, output)
+        self._counts.late += 1
+
+    async def _deliver(self, invocation: _Invocation, output: ModelOutput) -> None:
+        try:
             await self._write(invocation.answer.output_location, output.body, output.content_type)
         except InvocationFailedError as error:
             await self._fail(invocation, str(error))
             self._count_finished("failed")
-        else:
-            self._count_finished("succeeded")
+            return
+        self._count_finished("succeeded")
+        if self._faults.writes_twice(invocation.answer.inference_id):
+            self._start(self._deliver_again(invocation, output))
+
+    async def _deliver_again(self, invocation: _Invocation, output: ModelOutput) -> None:
+        await asyncio.sleep(self.settings.twice_seconds)
+        try:
+            await self._write(invocation.answer.output_location, output.body, output.content_type)
+        except InvocationFailedError as error:
+            _log.warning("endpoint %s: %s", self.settings.name, error)
+        self._counts.twice += 1
 
     async def _output_of(self, invocation: _Invocation) -> ModelOutput:
         request = invocation.request

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from osml_tasks.local.validation import (
     MAX_BODY_BYTES,
     ServiceError,
     body_too_long,
+    check_signing_time,
     endpoint_not_found,
     parse_request,
 )
@@ -45,9 +47,17 @@ class EndpointApi:
 
     :param endpoints: by name; their configurations are named ``NAME-config``.
     :param region: goes into ARNs.
+    :param clock: epoch seconds; by it a signature is too old, or of a time to come.
     """
 
-    def __init__(self, endpoints: Iterable[Endpoint], *, region: str = "us-east-1") -> None:
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        region: str = "us-east-1",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._endpoints = {endpoint.settings.name: endpoint for endpoint in endpoints}
         self._region = region
         self._targets: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
@@ -72,6 +82,7 @@ class EndpointApi:
     async def _invoke(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         try:
+            check_signing_time(request.headers, self._clock())
             parsed = parse_request(name, request.headers, await _read_body(request))
             endpoint = self._endpoints.get(name)
             if endpoint is None:
@@ -87,6 +98,7 @@ class EndpointApi:
     async def _control(self, request: web.Request) -> web.Response:
         target = request.headers.get("X-Amz-Target", "")
         try:
+            check_signing_time(request.headers, self._clock())
             members = await _read_members(request)
             if target not in self._targets:
                 raise ServiceError(f"Unknown operation {target!r}", code="UnknownOperationException")
@@ -276,6 +288,10 @@ def _async_inference_config(settings: EndpointSettings) -> dict[str, Any]:
 @click.option("--unavailable-rate", type=float, default=0.0, help="Calls answered with 503, 0 to 1.")
 @click.option("--drop-rate", type=float, default=0.0, help="Invocations never answered, 0 to 1.")
 @click.option("--garbage-rate", type=float, default=0.0, help="Outputs that are not JSON, 0 to 1.")
+@click.option("--late-rate", type=float, default=0.0, help="Outputs that appear late, 0 to 1.")
+@click.option("--late-seconds", type=float, default=60.0, help="How late that is, in seconds.")
+@click.option("--twice-rate", type=float, default=0.0, help="Outputs that are written a second time, 0 to 1.")
+@click.option("--twice-seconds", type=float, default=5.0, help="How much later that is, in seconds.")
 @click.option("--refuse-inline", is_flag=True, help="Refuse inline payloads, as some regions do.")
 @click.option("--ignore-path-extension", is_flag=True, help="Leave S3OutputPathExtension out of locations.")
 @click.option("--seed", type=int, default=0, help="Makes faults and jitter repeat.")

@@ -18,6 +18,8 @@ _RATES = (
     "unavailable_rate",
     "drop_rate",
     "garbage_rate",
+    "late_rate",
+    "twice_rate",
 )
 
 
@@ -40,6 +42,11 @@ class EndpointSettings:
     :ivar unavailable_rate: calls answered with 503 ``ServiceUnavailable``; each call is decided anew.
     :ivar drop_rate: invocations accepted and never answered.
     :ivar garbage_rate: invocations whose output is not JSON.
+    :ivar late_rate: invocations whose output appears only ``late_seconds`` after the model has answered.
+    :ivar late_seconds: default 60; more than callers wait.
+    :ivar twice_rate: invocations whose output is written once more ``twice_seconds`` later, as a service that
+        delivers at least once may do.
+    :ivar twice_seconds: default 5.
     :ivar refuse_inline: refuse requests with a ``Body``, as a region without inline payloads does;
         default False.
     :ivar ignore_path_extension: leave ``S3OutputPathExtension`` out of the output and failure
@@ -61,6 +68,10 @@ class EndpointSettings:
     unavailable_rate: float = 0.0
     drop_rate: float = 0.0
     garbage_rate: float = 0.0
+    late_rate: float = 0.0
+    late_seconds: float = 60.0
+    twice_rate: float = 0.0
+    twice_seconds: float = 5.0
     refuse_inline: bool = False
     ignore_path_extension: bool = False
     seed: int = 0
@@ -72,8 +83,9 @@ class EndpointSettings:
         for option in ("instances", "concurrency"):
             if getattr(self, option) < 1:
                 raise _wrong(option, getattr(self, option), "at least 1")
-        if not 0 <= self.latency < float("inf"):
-            raise _wrong("latency", self.latency, "a number of seconds from 0")
+        for option in ("latency", "late_seconds", "twice_seconds"):
+            if not 0 <= getattr(self, option) < float("inf"):
+                raise _wrong(option, getattr(self, option), "a number of seconds from 0")
         for option in _RATES:
             if not 0 <= getattr(self, option) <= 1:
                 raise _wrong(option, getattr(self, option), "from 0 to 1")
@@ -120,6 +132,14 @@ class Faults:
     def writes_garbage(self, inference_id: str) -> bool:
         """Whether the output of this invocation is not JSON."""
         return self._happens("garbage", self._settings.garbage_rate, inference_id)
+
+    def is_late(self, inference_id: str) -> bool:
+        """Whether the output of this invocation appears late."""
+        return self._happens("late", self._settings.late_rate, inference_id)
+
+    def writes_twice(self, inference_id: str) -> bool:
+        """Whether the output of this invocation is written twice."""
+        return self._happens("twice", self._settings.twice_rate, inference_id)
 
     def latency(self, inference_id: str) -> float:
         """Return the time to add to this invocation, in seconds."""

@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 MAX_BODY_BYTES = 128_000
 DEFAULT_REQUEST_TTL_S = 21_600
 DEFAULT_INVOCATION_TIMEOUT_S = 900
+SIGNATURE_MINUTES = 5
+"""How far the clock that a request was signed by may be off, min."""
+_SIGNED_AT = "%Y%m%dT%H%M%SZ"
 _HEADER_PREFIX = "X-Amzn-SageMaker-"
 
 
@@ -51,6 +55,34 @@ def inline_refused() -> ServiceError:
         "1 validation error detected: Value null at 'inputLocation' failed to satisfy constraint: "
         "Member must not be null. InputLocation is required."
     )
+
+
+def check_signing_time(headers: Mapping[str, str], now: float) -> None:
+    """Refuse a signed request whose ``X-Amz-Date`` is too far from now, as AWS does; nothing else of it is checked.
+
+    :param headers: a case-insensitive mapping.
+    :param now: epoch seconds.
+    :raises ServiceError: code ``InvalidSignatureException``.
+    """
+    signed, here = headers.get("X-Amz-Date", ""), datetime.fromtimestamp(now, UTC)
+    if "Authorization" not in headers or not signed:
+        return
+    try:
+        there = datetime.strptime(signed, _SIGNED_AT).replace(tzinfo=UTC)
+    except ValueError:
+        raise _signature_refused(f"Date is not valid: {signed}") from None
+    leeway = timedelta(minutes=SIGNATURE_MINUTES)
+    first, last = (f"{moment:{_SIGNED_AT}}" for moment in (here - leeway, here + leeway))
+    if there < here - leeway:
+        limits = f"{first} ({here:{_SIGNED_AT}} - {SIGNATURE_MINUTES} min.)"
+        raise _signature_refused(f"Signature expired: {signed} is now earlier than {limits}")
+    if there > here + leeway:
+        limits = f"{last} ({here:{_SIGNED_AT}} + {SIGNATURE_MINUTES} min.)"
+        raise _signature_refused(f"Signature not yet current: {signed} is still later than {limits}")
+
+
+def _signature_refused(message: str) -> ServiceError:
+    return ServiceError(message, status=403, code="InvalidSignatureException")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,37 @@ async def expire_at_the_slot() -> None:
     await endpoint.close()
 
 
+def test_a_late_output_holds_no_slot() -> None:
+    asyncio.run(deliver_late())
+
+
+async def deliver_late() -> None:
+    model, objects = HeldModel(), MemoryObjects()
+    endpoint = Endpoint(settings(late_rate=1.0, late_seconds=0.3), model=model, objects=objects)
+    for body in (b"first", b"second"):
+        endpoint.accept(request(body))
+    model.let_go.set()
+    await until(lambda: endpoint.stats()["running"] == 0 and len(model.bodies) == 2)
+    assert (objects.written, endpoint.stats()["in_flight"]) == ({}, 2)
+    await until(lambda: endpoint.stats()["late"] == 2)
+    assert (len(objects.written), endpoint.stats()["succeeded"], endpoint.stats()["in_flight"]) == (2, 2, 0)
+
+
+def test_an_output_is_written_twice() -> None:
+    asyncio.run(deliver_twice())
+
+
+async def deliver_twice() -> None:
+    model, objects = HeldModel(), MemoryObjects()
+    endpoint = Endpoint(settings(twice_rate=1.0, twice_seconds=0.3), model=model, objects=objects)
+    answer = endpoint.accept(request(b"tile"))
+    model.let_go.set()
+    await until(lambda: endpoint.stats()["succeeded"] == 1)
+    assert (objects.written.pop(answer.output_location), endpoint.stats()["twice"]) == (b"{}", 0)
+    await until(lambda: endpoint.stats()["twice"] == 1)
+    assert (objects.written, endpoint.stats()["succeeded"]) == ({answer.output_location: b"{}"}, 1)
+
+
 def test_one_server_has_endpoints_of_different_settings() -> None:
     asyncio.run(describe_two_endpoints())
 

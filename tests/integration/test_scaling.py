@@ -12,8 +12,8 @@ from osml_tasks.celery_settings import QUEUES
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
 from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
+from tests.integration.faulty_way import FaultyWay
 from tests.integration.fleet import WORKERS_READY, names, start_python, wait_until, write_tiles
-from tests.integration.slow_way import SlowWay
 
 HASTY = "tests.integration.hasty"
 """Its tasks have a second when they are to stop, and AWS five more."""
@@ -37,7 +37,7 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
     write_tiles(tiles / "patient", numbered(60))
     write_tiles(tiles / "busy", numbered(20))
     workers.launch("submit", f"{SUBMIT},{REST}", 2)
-    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+    with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
         options = {"max_concurrent_jobs": 80}
         patience = {"polling_interval": 10, "max_polling_interval": 10}
@@ -71,7 +71,7 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
 def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(40))
     workers.launch("poll", f"{POLL},{REST}", 1)
-    with SlowWay(workers.fleet.endpoints_url) as runtime:
+    with FaultyWay(workers.fleet.endpoints_url) as runtime:
         runtime.delay = 1.5
         old = workers.start("old", SUBMIT, 1, app=HASTY, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime.url)
         before = len(workers.fleet.invocations("scripted"))
@@ -92,7 +92,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
     write_tiles(tiles, numbered(20))
     others = ",".join(queue for queue in QUEUES if queue not in step.split(","))
     workers.launch("others", others, 2)
-    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+    with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         s3.delay = 0.6
         old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
@@ -107,7 +107,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
 def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew, tiles: Path) -> None:
     write_tiles(tiles, numbered(20))
     workers.launch("others", f"{SUBMIT},{REST}", 2)
-    with SlowWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
+    with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         s3.delay = 3600
         old = workers.start("old", POLL, 2, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=80) as job:

@@ -30,7 +30,7 @@ def test_each_option_stands_in_the_table_with_its_variables_and_default(option: 
     (row,) = [line for line in table.splitlines() if line.startswith("|") and f"| `{option}` |" in line]
     assert all(f"`{variable}`" in row for variable in field.validation_alias.choices)
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):
-        assert f"| {field.default:g} |" in row.replace("128000", f"{128000:g}")
+        assert any(f"| {default} |" in row for default in (field.default, f"{field.default:g}"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -59,6 +59,7 @@ WRONG = [
     ("max_concurrent_jobs", "ASYNC_SM_MAX_CONCURRENT_JOBS", "0"),
     ("job_queue_timeout", "ASYNC_SM_JOB_QUEUE_TIMEOUT", "nan"),
     ("inline_payload_max_bytes", "ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES", "128001"),
+    ("max_output_bytes", "ASYNC_SM_MAX_OUTPUT_BYTES", "0"),
     ("tile_roots", "ASYNC_SM_TILE_ROOTS", "data/tiles"),
     ("assume_role_arn", "ASYNC_SM_ASSUME_ROLE_ARN", "tiles"),
 ]

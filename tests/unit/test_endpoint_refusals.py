@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import boto3
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osml_tasks.endpoint import Accepted, Invocation, content_type, invoke, queue_limits
-from osml_tasks.errors import EndpointUnusableError, InvocationError, RejectedError, ThrottledError
+from osml_tasks.errors import ClockSkewError, EndpointUnusableError, InvocationError, RejectedError, ThrottledError
 from osml_tasks.s3 import S3Uri
 
 INVOCATION = Invocation("ships", "job-1.0000000.1", "job-1/00000", "0000000-1.out", "image/png", 3600, 900)
@@ -66,6 +68,32 @@ def test_an_invocation_carries_its_names_and_either_body_or_location(
         stub.add_response("invoke_endpoint_async", answer, sent | member)
         accepted = invoke(client, INVOCATION, payload)
     assert accepted == Accepted(S3Uri("outputs", "a.out"), S3Uri("failures", "a.out"))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidSignatureException", "Signature expired: 20261124T114959Z is now earlier than 20261124T115500Z"),
+        ("SignatureDoesNotMatch", "Signature not yet current: 20261124T121001Z is still later"),
+        ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+        ("RequestExpired", "Request has expired."),
+    ],
+)
+@pytest.mark.parametrize("operation", ["InvokeEndpointAsync", "AssumeRole"])
+def test_a_wrong_clock_is_this_machines_fault_and_nobody_elses(code: str, message: str, operation: str) -> None:
+    error = refused(code, 403, message, operation)
+    there = datetime.now(UTC) - timedelta(seconds=605)
+    error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": format_datetime(there, usegmt=True)}
+    with pytest.raises(
+        ClockSkewError, match=r"^endpoint 'ships': .*clock is off by 60\d s: have it set by NTP"
+    ) as caught:
+        invoke(Endpoint(error), INVOCATION, b"tile")
+    assert not isinstance(caught.value, InvocationError)
+
+
+def test_another_signature_that_is_refused_is_a_matter_of_credentials() -> None:
+    error = refused("InvalidSignatureException", 403, "The request signature we calculated does not match")
+    assert isinstance(refusal(error), EndpointUnusableError)
 
 
 @pytest.mark.parametrize("failure", [{}, {"FailureLocation": ""}])

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.local.endpoint_s3 import bucket_and_key
 from osml_tasks.local.endpoint_settings import EndpointSettings, Faults
-from osml_tasks.local.validation import MAX_BODY_BYTES, InvocationRequest, ServiceError, parse_request
+from osml_tasks.local.validation import (
+    MAX_BODY_BYTES,
+    InvocationRequest,
+    ServiceError,
+    check_signing_time,
+    parse_request,
+)
 
 BODY = b"tile"
 INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
@@ -164,6 +170,37 @@ def test_limits_are_those_of_botocores_model(header: str, shape: Shape) -> None:
         parse({header: value}, body=body)
 
 
+NOON = 1_795_521_600.0  # 2026-11-24T12:00:00Z
+
+
+@pytest.mark.parametrize("signed", ["20261124T115501Z", "20261124T120459Z", None])
+def test_a_signature_of_the_right_time_is_taken(signed: str | None) -> None:
+    check_signing_time({"Authorization": "AWS4-HMAC-SHA256 ..."} | ({"X-Amz-Date": signed} if signed else {}), NOON)
+    check_signing_time({"X-Amz-Date": "20000101T000000Z"}, NOON)
+
+
+@pytest.mark.parametrize(
+    ("signed", "message"),
+    [
+        (
+            "20261124T114959Z",
+            "Signature expired: 20261124T114959Z is now earlier than 20261124T115500Z (20261124T120000Z - 5 min.)",
+        ),
+        (
+            "20261124T121001Z",
+            "Signature not yet current: 20261124T121001Z is still later than "
+            "20261124T120500Z (20261124T120000Z + 5 min.)",
+        ),
+        ("noon", "Date is not valid: noon"),
+    ],
+)
+def test_a_signature_of_a_wrong_time_is_refused_in_the_words_of_aws(signed: str, message: str) -> None:
+    with pytest.raises(ServiceError) as refusal:
+        check_signing_time({"Authorization": "AWS4-HMAC-SHA256 ...", "X-Amz-Date": signed}, NOON)
+    assert (refusal.value.status, refusal.value.code) == (403, "InvalidSignatureException")
+    assert str(refusal.value) == message
+
+
 def sample(header: str, length: int) -> str:
     start = "s3://bucket/" if header == INPUT_LOCATION else ""
     return start + "a" * (length - len(start))
@@ -232,6 +269,10 @@ def test_another_address_is_refused(location: str) -> None:
         {"latency": -0.1},
         {"latency": float("nan")},
         {"latency_jitter": 1.1},
+        {"late_rate": 2},
+        {"late_seconds": float("inf")},
+        {"twice_rate": -1},
+        {"twice_seconds": -1},
         {"throttle_rate": -0.1},
         {"model_error_rate": float("nan")},
     ],
