@@ -110,7 +110,7 @@ def _object(text: str) -> S3Uri:
 def _check_size(tile: SourceTile) -> None:
     if tile.size > MAX_INPUT_BYTES:
         raise SourceError(
-            f"tile {tile.name} has {tile.size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller"
+            f"tile {tile.name!r} has {tile.size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller"
         )
 
 
