@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,17 +15,30 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.one_line import in_one_line
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 # What S3 takes without escaping, so that a key reads the same in a URI, a listing and a policy.
 _PREFIX = r"^[A-Za-z0-9!_.*'()/-]*$"
 
+# What sts:AssumeRole takes (botocore's service model).
+_EXTERNAL_ID = r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$"
 # What PutMetricData, the embedded metric format and aws-embedded-metrics all take.
 _NAMESPACE = re.compile(r"(?!AWS/|:)[A-Za-z0-9._/#:-]{1,255}")
 
+LONGEST_WAIT_SECONDS = 7 * 24 * 3600
+"""The longest time that anything is waited for, s: records of jobs are kept for so long."""
+_LONGEST_KEPT_SECONDS = 366 * 24 * 3600
+_SHORTEST_POLL_SECONDS = 0.01
+_MOST_IN_FLIGHT = 1_000_000
+
 INLINE_BODY_MAX_BYTES = 128_000
 """The largest ``Body`` of ``InvokeEndpointAsync``, in bytes (botocore's service model)."""
+
+_LONGEST_SHOWN = 200
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _LONGEST_SHOWN
 
 
 class CleanupPolicy(StrEnum):
@@ -53,8 +67,11 @@ def _directories(value: object) -> object:
 
 def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     for root in roots:
+        shown = in_one_line(repr(str(root)), _LONGEST_SHOWN // 2)
         if not root.is_absolute():
-            raise ValueError(f"{str(root)!r} is not an absolute path")
+            raise ValueError(f"{shown} is not an absolute path")
+        if {os.pathsep, "\0"} & set(str(root)):
+            raise ValueError(f"{shown} has a character that no variable can name a directory with")
     return roots
 
 
@@ -93,8 +110,10 @@ def _env(*names: str) -> AliasChoices:
 
 
 Bucket = Annotated[str, Field(pattern=_BUCKET)]
-Prefix = Annotated[str, BeforeValidator(_prefix), Field(pattern=_PREFIX, max_length=256)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Prefix = Annotated[str, BeforeValidator(_prefix), Field(strict=True, pattern=_PREFIX, max_length=256)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
+PollSeconds = Annotated[float, Field(ge=_SHORTEST_POLL_SECONDS, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
+KeptSeconds = Annotated[float, Field(ge=0, le=_LONGEST_KEPT_SECONDS, allow_inf_nan=False)]
 
 
 class LogConfig(BaseSettings):
@@ -107,7 +126,9 @@ class LogConfig(BaseSettings):
 
     log_format: LogFormat = Field(LogFormat.HUMAN, validation_alias=_env("ASYNC_SM_LOG_FORMAT"))
     """How workers and beat write their log: ``human`` (default) or ``json``."""
-    external_id: str | None = Field(None, repr=False, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
+    external_id: str | None = Field(
+        None, repr=False, pattern=_EXTERNAL_ID, validation_alias=_env("ASYNC_SM_EXTERNAL_ID")
+    )
     """External id that goes with ``assume_role_arn``."""
 
     def __init__(self, **options: Any) -> None:
@@ -136,9 +157,9 @@ class AsyncEndpointConfig(LogConfig):
 
     max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
     """Longest time in seconds from an invocation to its output. Default 3600."""
-    polling_interval: Seconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
+    polling_interval: PollSeconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
     """Seconds to the first poll, and between polls while tiles keep arriving. Default 5."""
-    max_polling_interval: Seconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
+    max_polling_interval: PollSeconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
     """Longest time in seconds between two polls. Default 60, or ``polling_interval`` if that is more."""
     exponential_backoff_multiplier: float = Field(
         1.5, ge=1, le=10, validation_alias=_env("ASYNC_SM_BACKOFF_MULTIPLIER")
@@ -151,11 +172,9 @@ class AsyncEndpointConfig(LogConfig):
     """Whether objects are deleted at all. Default true."""
     cleanup_policy: CleanupPolicy = Field(CleanupPolicy.IMMEDIATE, validation_alias=_env("ASYNC_SM_CLEANUP_POLICY"))
     """When objects are deleted: ``immediate`` (default), ``delayed`` or ``disabled``."""
-    cleanup_delay_seconds: float = Field(300.0, ge=0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
+    cleanup_delay_seconds: KeptSeconds = Field(300.0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
     """Age in seconds at which ``delayed`` deletes. Default 300."""
-    cleanup_leftover_seconds: float = Field(
-        604_800.0, ge=0, allow_inf_nan=False, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS")
-    )
+    cleanup_leftover_seconds: KeptSeconds = Field(604_800.0, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"))
     """Age in seconds at which the sweep deletes what dead jobs and detectors have left; 0 leaves it. Default 7 days."""
 
     enable_worker_optimization: bool = Field(True, validation_alias=_env("ASYNC_SM_WORKER_OPTIMIZATION"))
@@ -164,7 +183,9 @@ class AsyncEndpointConfig(LogConfig):
     """Concurrency of a submit worker. Default 4."""
     polling_workers: int = Field(2, ge=1, le=1024, validation_alias=_env("ASYNC_SM_POLLING_WORKERS"))
     """Concurrency of a poll worker. Default 2."""
-    max_concurrent_jobs: int = Field(100, ge=1, validation_alias=_env("ASYNC_SM_MAX_CONCURRENT_JOBS"))
+    max_concurrent_jobs: int = Field(
+        100, ge=1, le=_MOST_IN_FLIGHT, validation_alias=_env("ASYNC_SM_MAX_CONCURRENT_JOBS")
+    )
     """Most tiles in flight at an endpoint, over the whole fleet. Default 100."""
     job_queue_timeout: Seconds = Field(300.0, validation_alias=_env("ASYNC_SM_JOB_QUEUE_TIMEOUT"))
     """Seconds that a waiting caller gives the fleet to take up a queued job. Default 300."""
@@ -188,7 +209,8 @@ class AsyncEndpointConfig(LogConfig):
     """S3 URIs that tiles of jobs may lie under; without any, jobs that are called by name take the input bucket's."""
     assume_role_arn: str | None = Field(
         None,
-        pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$",
+        pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$",
+        max_length=2048,
         validation_alias=_env("ASYNC_SM_ASSUME_ROLE_ARN"),
     )
     """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
@@ -246,10 +268,10 @@ class AsyncEndpointConfig(LogConfig):
     def environment(self) -> dict[str, str]:
         """The variables that give another process this configuration."""
         values = {name: getattr(self, name) for name in AsyncEndpointConfig.model_fields}
-        # An empty variable counts as none at all; "/" is the same prefix.
+        # An empty variable counts as none at all, though it hides one of this process; "/" is the same prefix.
         values |= {name: values[name] or "/" for name in ("input_prefix", "output_prefix")}
         fields = AsyncEndpointConfig.model_fields
-        return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items() if value is not None}
+        return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items()}
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:
@@ -265,14 +287,23 @@ def _explain(error: ValidationError) -> str:
 def _explain_one(detail: dict[str, Any]) -> str:
     if not detail["loc"]:
         return str(detail["msg"]).removeprefix("Value error, ")
-    option, variables = _option(str(detail["loc"][0]))
+    option, variables = map(in_one_line, _option(str(detail["loc"][0])))
     if detail["type"] == "extra_forbidden":
         return f"{option} is not an option of AsyncEndpointConfig: check its spelling"
     if detail["type"] == "missing":
         return f"{option} is not set: set {variables}, or pass {option}="
     field = AsyncEndpointConfig.model_fields.get(option)
-    value = repr(detail["input"]) if field is None or field.repr else "not as it should be"
+    value = _shown(detail["input"]) if field is None or field.repr else "not as it should be"
     return f"{option} ({variables}) is {value}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, in one short line."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    return in_one_line(text, _LONGEST_SHOWN)
 
 
 def _option(location: str) -> tuple[str, str]:
@@ -290,6 +321,8 @@ def _variables(field: FieldInfo) -> list[str]:
 
 
 def _as_text(value: object) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, tuple):
         return str(value)
     return (os.pathsep if all(isinstance(one, Path) for one in value) else ",").join(map(str, value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ClockSkewError, EndpointUnusableError, RejectedError, ThrottledError
+from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 from osml_tasks.s3 import S3Uri
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES = 1_000_000_000
 """The largest input object of an asynchronous endpoint (service documentation: 1 GB)."""
 
+# InputLocation, as botocore's service model has it; it is a header, so that a control character would end it.
+_LOCATION = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
 _OPERATION = "InvokeEndpointAsync"
 # Codes that no other request will fare better with.
 _DENIED = frozenset(
@@ -113,8 +117,14 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     :raises ClockSkewError: no call from this machine will, until its clock is right.
     :raises RoleRefusedError: the client's role cannot be assumed.
     """
-    source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
     named = {"endpoint": invocation.endpoint, "inference_id": invocation.inference_id}
+    if not isinstance(payload, bytes) and not _LOCATION.fullmatch(str(payload)):
+        raise RejectedError(
+            f"endpoint {invocation.endpoint!r} cannot be told of {in_one_line(str(payload), 200)}: a URI has "
+            "1,024 characters at most, and no control character; rename the object",
+            **named,
+        )
+    source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}
     try:
         answer = client.invoke_endpoint_async(
             EndpointName=invocation.endpoint,

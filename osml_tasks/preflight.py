@@ -120,6 +120,8 @@ def check_broker() -> str:
         with default_app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=0, timeout=5)
             where = connection.as_uri()
+    except ExtensionConfigurationError:
+        raise
     except Exception as error:
         url = default_app.connection_for_write().as_uri()
         raise PreflightError(

@@ -136,7 +136,7 @@ def test_a_configuration_cannot_be_changed() -> None:
     [
         {},
         {"cleanup_enabled": False, "cleanup_policy": "delayed", "tile_roots": (Path("/a b"), Path("/c"))},
-        {"assume_role_arn": "arn:aws:iam::111122223333:role/r", "external_id": "x", "failure_bucket": "failures"},
+        {"assume_role_arn": "arn:aws:iam::111122223333:role/r", "external_id": "xy", "failure_bucket": "failures"},
         {"polling_interval": 0.1, "max_polling_interval": 7.5, "input_prefix": "", "metrics_namespace": "A/b"},
     ],
 )
