@@ -20,6 +20,7 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, PreflightError, RoleRefusedError
 from osml_tasks.jobs import new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     import boto3
@@ -71,7 +72,7 @@ def examine(
     if broker.ok:
         yield _finding("workers", _workers)
     if credentials.ok:
-        yield from _buckets(S3Manager(session), config, thorough)
+        yield from _buckets(S3Manager(session, S3Settings.of(config)), config, thorough)
     if endpoint is not None:
         yield _endpoint(session, config, endpoint)
 

@@ -32,6 +32,8 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.s3_errors import errors, file_errors
+from osml_tasks.s3_listing import pages
+from osml_tasks.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -121,12 +123,15 @@ class S3Manager:
     :class:`ObjectNotFoundError` and :class:`S3AccessError` are kinds of it.
 
     :param session: where credentials and region come from; default: as boto3 finds them.
+    :param settings: what goes with each request; default: nothing.
     :raises ExtensionConfigurationError: if the session has no credentials.
     """
 
-    def __init__(self, session: boto3.Session | None = None) -> None:
+    def __init__(self, session: boto3.Session | None = None, settings: S3Settings | None = None) -> None:
         session = session or boto3.Session()
+        self._settings = settings or S3Settings()
         self._client = session.client("s3")
+        self._settings.apply_to(self._client)
         try:
             self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE)
         except ValueError:
@@ -154,11 +159,17 @@ class S3Manager:
                 ) from error
             if status in (401, 403):
                 raise S3AccessError(
-                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it ({error})", uri=uri
+                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it{self._or_owner(bucket)} ({error})",
+                    uri=uri,
                 ) from error
             raise S3OperationError(f"bucket {bucket!r} is out of order: {error}", uri=uri) from error
         except BotoCoreError as error:
             raise S3OperationError(f"bucket {bucket!r} is out of reach: {error}", uri=uri) from error
+
+    def _or_owner(self, bucket: str) -> str:
+        owner = self._settings.owners.get(bucket)
+        # S3 says no more than 403, whichever it is.
+        return "" if owner is None else f", or correct ASYNC_SM_EXPECTED_BUCKET_OWNER if {owner} does not own it"
 
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
@@ -226,6 +237,11 @@ class S3Manager:
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
         """All objects under a prefix that ends at a slash, whether or not that is written."""
+        if prefix.bucket in self._settings.owners:
+            for answer in pages(self._client, prefix):
+                for one in answer.get("Contents", ()):
+                    yield S3Object(S3Uri(prefix.bucket, one["Key"]), one["Size"], one["LastModified"])
+            return
         with errors("LIST", prefix):
             for page in obstore.list(self._store(prefix.bucket), prefix.key.rstrip("/"), chunk_size=1000):
                 for found in page:
@@ -264,6 +280,10 @@ class S3Manager:
 
     def folders(self, prefix: S3Uri) -> Sequence[str]:
         """The names of what looks like directories right under a prefix."""
+        if prefix.bucket in self._settings.owners:
+            answers = pages(self._client, prefix, Delimiter="/")
+            paths = [one["Prefix"] for page in answers for one in page.get("CommonPrefixes", ())]
+            return [path.rstrip("/").rpartition("/")[2] for path in paths]
         with errors("LIST", prefix):
             found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
@@ -302,7 +322,9 @@ class S3Manager:
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
                 "timeout": timedelta(minutes=10),
+                **self._settings.headers(bucket),
             },
+            config=self._settings.store_options(),
             retry_config={"max_retries": 6, "retry_timeout": timedelta(minutes=2)},
         )
 
