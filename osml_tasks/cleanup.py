@@ -18,7 +18,9 @@ from osml_tasks.errors import NotAllowedError
 from osml_tasks.jobs import is_made_here
 from osml_tasks.ledger import LEDGER_SECONDS, CleanupFailure, Ledger, MemoryLedger, Outcome, ResourceType
 from osml_tasks.logs import about
-from osml_tasks.s3 import S3Manager, S3Uri, Undeleted, is_uri
+from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
+from osml_tasks.s3_settings import S3Settings
+from osml_tasks.s3_uri import is_uri
 
 __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
 
@@ -59,7 +61,7 @@ class ResourceManager:
 
     def __init__(self, config: AsyncEndpointConfig, s3: S3Manager | None = None, ledger: Ledger | None = None) -> None:
         self._config = config
-        self._s3 = s3 or S3Manager()
+        self._s3 = s3 or S3Manager(settings=S3Settings.of(config))
         self._ledger: Ledger = ledger or MemoryLedger()
         # Files and workers are this host's: no other process could clean them up.
         self._here: Ledger = MemoryLedger(clock=self._ledger.now) if self._ledger.lasting else self._ledger

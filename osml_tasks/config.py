@@ -49,6 +49,14 @@ class CleanupPolicy(StrEnum):
     DISABLED = "disabled"
 
 
+class Encryption(StrEnum):
+    """How S3 encrypts what is written."""
+
+    S3 = "AES256"
+    KMS = "aws:kms"
+    KMS_TWICE = "aws:kms:dsse"
+
+
 class LogFormat(StrEnum):
     """How a log is written."""
 
@@ -111,6 +119,7 @@ def _env(*names: str) -> AliasChoices:
 
 Bucket = Annotated[str, Field(pattern=_BUCKET)]
 Prefix = Annotated[str, BeforeValidator(_prefix), Field(strict=True, pattern=_PREFIX, max_length=256)]
+Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
 PollSeconds = Annotated[float, Field(ge=_SHORTEST_POLL_SECONDS, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
 KeptSeconds = Annotated[float, Field(ge=0, le=_LONGEST_KEPT_SECONDS, allow_inf_nan=False)]
@@ -154,6 +163,20 @@ class AsyncEndpointConfig(LogConfig):
     """Where in ``output_bucket`` outputs must lie; empty (the default) accepts what the endpoint says."""
     failure_bucket: Bucket | None = Field(None, validation_alias=_env("ASYNC_SM_FAILURE_BUCKET"))
     """Bucket of the endpoint's failure objects, where that is not ``output_bucket``."""
+
+    expected_bucket_owner: Account | None = Field(None, validation_alias=_env("ASYNC_SM_EXPECTED_BUCKET_OWNER"))
+    """Account (12 digits) that must own ``input_bucket``, or S3 refuses; and the other buckets, unless
+    ``expected_output_bucket_owner`` is set. Default: nothing is asked."""
+    expected_output_bucket_owner: Account | None = Field(
+        None, validation_alias=_env("ASYNC_SM_EXPECTED_OUTPUT_BUCKET_OWNER")
+    )
+    """Account that must own ``output_bucket`` and ``failure_bucket``. Default ``expected_bucket_owner``."""
+    s3_sse: Encryption | None = Field(None, validation_alias=_env("ASYNC_SM_S3_SSE"))
+    """Encryption of what is written: ``AES256``, ``aws:kms`` or ``aws:kms:dsse``. Default: the bucket's own."""
+    s3_sse_kms_key_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9:/_-]{1,2048}$", validation_alias=_env("ASYNC_SM_S3_SSE_KMS_KEY_ID")
+    )
+    """Key of ``aws:kms`` and ``aws:kms:dsse``: an id, an alias or an ARN. Default: AWS's key for S3."""
 
     max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
     """Longest time in seconds from an invocation to its output. Default 3600."""
@@ -248,6 +271,18 @@ class AsyncEndpointConfig(LogConfig):
             )
         if self.external_id and not self.assume_role_arn:
             yield "external_id (ASYNC_SM_EXTERNAL_ID) is set without assume_role_arn: name the role to assume, too"
+        if self.s3_sse_kms_key_id and self.s3_sse not in (Encryption.KMS, Encryption.KMS_TWICE):
+            yield (
+                f"s3_sse_kms_key_id (ASYNC_SM_S3_SSE_KMS_KEY_ID) is set, and s3_sse is {self.s3_sse or 'not'}: "
+                "set ASYNC_SM_S3_SSE=aws:kms, too"
+            )
+        owners = {self.expected_bucket_owner, self.expected_output_bucket_owner} - {None}
+        if len(owners) > 1 and self.input_bucket in self.readable_output_buckets:
+            yield (
+                f"expected_output_bucket_owner (ASYNC_SM_EXPECTED_OUTPUT_BUCKET_OWNER) is "
+                f"{self.expected_output_bucket_owner}, and expected_bucket_owner {self.expected_bucket_owner}, of "
+                f"one bucket, {self.input_bucket!r}: leave the wrong one out"
+            )
 
     @property
     def policy_in_force(self) -> CleanupPolicy:
@@ -272,6 +307,14 @@ class AsyncEndpointConfig(LogConfig):
         values |= {name: values[name] or "/" for name in ("input_prefix", "output_prefix")}
         fields = AsyncEndpointConfig.model_fields
         return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items()}
+
+    @property
+    def bucket_owners(self) -> dict[str, str]:
+        """The account that must own a bucket, where one is configured."""
+        of_outputs = self.expected_output_bucket_owner or self.expected_bucket_owner
+        owners: dict[str, str | None] = dict.fromkeys(self.readable_output_buckets, of_outputs)
+        owners[self.input_bucket] = self.expected_bucket_owner or owners.get(self.input_bucket)
+        return {bucket: owner for bucket, owner in owners.items() if owner is not None}
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:

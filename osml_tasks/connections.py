@@ -23,6 +23,7 @@ from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import check_planned, log_refused, parked_message
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.s3_settings import S3Settings
 from osml_tasks.stopping import Stop
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | N
     """
     session = session_of(config, session)
     redis = state_client(app)
-    s3 = S3Manager(session)
+    s3 = S3Manager(session, S3Settings.of(config))
     return Connections(
         app=app,
         config=config,

@@ -15,7 +15,7 @@ from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewErr
 from osml_tasks.patience import clock_is_off, may_pass
 
 if TYPE_CHECKING:
-    from osml_tasks.s3 import S3Uri
+    from osml_tasks.s3_uri import S3Uri
 
 Result = TypeVar("Result")
 
