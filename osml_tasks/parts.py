@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
-from osml_tasks.errors import UnparsableOutputError
+from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
 from osml_tasks.features import add_provenance, parse, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile
 from osml_tasks.ledger import Outcome, ResourceType
@@ -21,6 +21,19 @@ def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
     found = {one.uri.key: one for one in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
     keys = {shard: job.part_key(shard) for shard in range(job.shards)}
     return {shard: found[key] for shard, key in keys.items() if key in found}
+
+
+def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
+    """How a finished shard came out: its part has a feature a line, its list of failures a tile a line."""
+
+    def lines(key: str) -> int:
+        try:
+            return sum(chunk.count(b"\n") for chunk in connections.s3.stream(connections.input_uri(key)))
+        except ObjectNotFoundError:
+            return 0
+
+    features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
+    return Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
 
 
 def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
