@@ -51,7 +51,8 @@ logger = logging.getLogger(__name__)
 
 def log_refused(task: object, reason: object) -> None:
     """Write the one line of a message that is refused."""
-    logger.warning("message refused: %s: %s", brief(task), brief(reason))
+    name = brief(task) if isinstance(task, str) else "no task"
+    logger.warning("message refused: %s: %s", name, brief(reason))
 
 
 def brief(reason: object) -> str:

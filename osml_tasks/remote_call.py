@@ -46,6 +46,8 @@ def called_job(
     :raises JobBusyError: another task is creating the job at this moment.
     """
     here = replace(connections, config=_configuration(connections.config, options))
+    named = [sources] if isinstance(sources, str) else sources
+    _check_sources(named, here.config)
     job_id = here.claims.first(f"detect/{call}", new_id(here))
     claim, token = f"{job_id}/create", uuid4().hex
     if not here.claims.claim(claim, token, CLAIM_SECONDS):
@@ -63,7 +65,7 @@ def _job_and_shards(here: Connections, job_id: str, sources: str | list[str], en
     except (JobNotFoundError, ObjectNotFoundError) as error:
         if isinstance(error, ObjectNotFoundError) and here.records.state(job_id).is_over:
             return job, []
-        tiles = _tiles_within_reach([sources] if isinstance(sources, str) else sources, here.config)
+        tiles = _tiles_within_reach(named, here.config)
         return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
 
 
@@ -80,8 +82,8 @@ def _configuration(config: AsyncEndpointConfig, options: dict[str, Any]) -> Asyn
     return AsyncEndpointConfig(**config.model_dump(exclude_unset=True) | options)
 
 
-def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
-    """Tiles that workers can read by themselves; nothing outside of their roots and buckets is even listed.
+def _check_sources(sources: list[str], config: AsyncEndpointConfig) -> None:
+    """Refuse sources outside of what workers may read by themselves, before anything is listed.
 
     :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``, or an object under none of
         ``ASYNC_SM_TILE_BUCKETS``.
@@ -93,6 +95,10 @@ def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list
             if ".." in Path(source).parts:
                 raise NotAllowedError(f"{source!r} goes up a directory: name it without '..'")
             readable_tile(_MAGIC.split(source)[0], config)
+
+
+def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
+    """The tiles of sources, each of them one that workers may read."""
     tiles = find_tiles(sources, session_of(config))
     for tile in tiles:
         if tile.path is not None:
