@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test chaos lint format bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/osml-tasks demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 3 --dist loadfile
+
+chaos: $(VENV)/installed-dev
+	$(BIN)/python -m tests.chaos --write docs/reliability.md
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -47,8 +47,8 @@ task_publish_retry_policy = {  # a broker that restarts is waited for, 45 s: a s
     "interval_max": 5,
 }
 result_expires = 7 * 24 * 3600  # s; a chord counts its shards in keys that must outlive the longest job
-beat_schedule = {  # what is due, and what the dead have left: every 30 s, skipped where one is waiting
-    "sweep": {"task": "osml_tasks.cleanup", "schedule": 30.0, "options": {"expires": 30.0}},
+beat_schedule = {  # what is due, lost, or left by the dead: every 30 s. It expires by beat's clock, which may be wrong
+    "sweep": {"task": "osml_tasks.cleanup", "schedule": 30.0, "options": {"expires": 3600}},
 }
 
 # Nobody gets in.

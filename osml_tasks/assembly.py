@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from osml_tasks.cleanup import SWEEP_SECONDS
+from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
 from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
+from osml_tasks.job_copy import note_end
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
 from osml_tasks.parts import parts_there, read_failures
-from osml_tasks.records import JobStatus
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
 
@@ -52,13 +54,15 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
     if records.state(job_id) in (JobState.FAILED, JobState.CANCELLED):
         # Nobody will ask for what was just written.
         clean_up_job(connections, job, worth_keeping(records.status(job_id)))
+    # An endpoint may write an output twice, or of an invocation that nobody wrote down.
+    expect_late_outputs(connections, job, records.now())
     records.close(job_id, records.now())
 
 
 def _assemble(connections: Connections, job: Job) -> None:
     parts = _parts(connections, job)
     connections.records.set_state(job.job_id, JobState.ASSEMBLING)
-    _write(connections, job.result_key, _collection(connections, parts))
+    _write(connections, job, job.result_key, _collection(connections, parts))
     _write_report(connections, job)
     connections.records.mark_assembled(job.job_id, len(job.rounds))
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
@@ -115,8 +119,11 @@ def _clean_up_ended(connections: Connections, job: Job) -> None:
     if theirs != (config.input_bucket, config.input_prefix, config.assume_role_arn):
         schedule_cleanup(connections, job)
         return
+    status = connections.records.status(job.job_id)
+    if job.options.cleanup_policy != CleanupPolicy.IMMEDIATE or status.is_unfinished_retry:
+        note_end(connections, job, status.state)
     try:
-        clean_up_job(connections, job, worth_keeping(connections.records.status(job.job_id)))
+        clean_up_job(connections, job, worth_keeping(status))
         expect_late_outputs(connections, job, connections.records.now())
     except ExtensionError as error:
         connections.resources.note_job(job.job_id, str(error))
@@ -153,11 +160,12 @@ def _chunks(connections: Connections, objects: list[S3Object]) -> Iterator[bytes
             yield body
 
 
-def _write(connections: Connections, key: str, chunks: Iterable[bytes]) -> S3Uri:
+def _write(connections: Connections, job: Job, key: str, chunks: Iterable[bytes]) -> S3Uri:
     uri = connections.input_uri(key)
     with connections.s3.writer(uri) as file:
         for chunk in chunks:
             connections.stop.check()
+            connections.records.touch(job.job_id)
             file.write(chunk)
     return uri
 
@@ -167,4 +175,4 @@ def _write_report(connections: Connections, job: Job) -> None:
     status = connections.records.status(job.job_id)
     ended = replace(status, state=JobState.COMPLETED, finished=connections.records.now())
     report = report_of(ended, str(connections.input_uri(job.result_key)))
-    _write(connections, job.report_key, report_lines(report, read_failures(connections, job)))
+    _write(connections, job, job.report_key, report_lines(report, read_failures(connections, job)))

@@ -9,7 +9,7 @@ The rules are in ``capacity.lua``, which Redis runs as one step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -47,6 +47,14 @@ class Use:
 
     in_flight: Mapping[str, int]
     parked: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """The shards of one job that its endpoint's capacity knows, by their numbers."""
+
+    held: frozenset[int]
+    parked: frozenset[int]
 
 
 class Capacity:
@@ -100,6 +108,14 @@ class Capacity:
         shards = {_text(field).split(" ")[0] for field in parked}
         return Use(in_flight, Counter(map(_job, shards)))
 
+    def in_hand(self, endpoint: str, job_id: str) -> Hand:
+        """Which shards of a job hold capacity now, and which wait for some."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:held")
+            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:parked")
+            held, parked = pipe.execute()
+        return Hand(_numbers(held, job_id), _numbers(parked, job_id))
+
     def _call(self, endpoint: str, *arguments: str | int) -> Grant:
         held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=(*arguments, self._grant))
         return Grant(_text(held) == "1", tuple(map(_text, messages)))
@@ -111,3 +127,8 @@ def _text(value: bytes | str) -> str:
 
 def _job(shard: str) -> str:
     return shard.rpartition("/")[0]
+
+
+def _numbers(fields: Iterable[bytes | str], job_id: str) -> frozenset[int]:
+    shards = (_text(field).split(" ")[0] for field in fields)
+    return frozenset(int(shard.rpartition("/")[2]) for shard in shards if _job(shard) == job_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
@@ -85,6 +86,12 @@ def state_client(app: Celery) -> Any:
             f"the result backend {where} keeps no job state: set CELERY_RESULT_BACKEND to a Redis URL"
         )
     return client
+
+
+def state_address(app: Celery) -> str:
+    """Where an app's jobs have their state, without user, password and options."""
+    parts = urlsplit(str(app.conf.result_backend))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 _MODULES = ["osml_tasks.tasks", "osml_tasks.worker_signals", "osml_tasks.celery_logs", "osml_tasks.pulse"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from osml_tasks.records import RECORD_SECONDS, server_time
 
 _CLAIM = "osml:claim:"
 _TROUBLE = "osml:trouble:"
+_NOTE = "osml:note:"
+_SINCE = "osml:since:"
 
 # Deletes a claim only if it is still one's own.
 _UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -41,6 +44,40 @@ class Claims:
         """The value that was first given to a name; this one, if none was."""
         self._redis.set(_CLAIM + name, value, nx=True, ex=RECORD_SECONDS)
         return str(self._redis.get(_CLAIM + name).decode())
+
+    def note(self, name: str, value: str) -> None:
+        """Remember a value by a name."""
+        self._redis.set(_NOTE + name, value, ex=RECORD_SECONDS)
+
+    def noted(self, name: str) -> str | None:
+        """The value that was remembered last, or None."""
+        value = self._redis.get(_NOTE + name)
+        return None if value is None else str(value.decode())
+
+    def lasts(self, name: str, members: Iterable[int], forget_after: int) -> dict[int, float]:
+        """For how long each of some numbers has been among those given with a name, without a break, s.
+
+        :param forget_after: seconds without a call after which all are new.
+        """
+        key, now = _SINCE + name, server_time(self._redis)
+        before = {int(number): float(since) for number, since in self._redis.hgetall(key).items()}
+        since = {number: before.get(number, now) for number in members}
+        with self._redis.pipeline() as pipe:
+            pipe.delete(key)
+            if since:
+                pipe.hset(key, mapping=since)
+                pipe.expire(key, forget_after)
+            pipe.execute()
+        return {number: now - first for number, first in since.items()}
+
+    def forget(self, name: str, members: Iterable[int]) -> None:
+        """Have some of these numbers begin anew."""
+        if fields := list(members):
+            self._redis.hdel(_SINCE + name, *fields)
+
+    def trouble_is_over(self, name: str) -> None:
+        """Note that a piece of work has gone well."""
+        self._redis.unlink(_TROUBLE + name)
 
     def trouble_lasts(self, name: str, forget_after: int) -> float:
         """Note trouble with a piece of work, and for how long there has been some, s.

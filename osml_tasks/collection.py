@@ -15,7 +15,7 @@ from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
-from osml_tasks.parts import Arrivals, PartWriter
+from osml_tasks.parts import Arrivals, PartWriter, count_part
 from osml_tasks.polling import (
     MAX_COUNTDOWN,
     Standing,
@@ -114,19 +114,32 @@ class _Collector:
         if self._connections.records.progress(self._shard).shards_finished:
             return True
         # Its records may have been lost, and would have all of it invoked again.
+        return not self._records and self._has_part()
+
+    def _has_part(self) -> bool:
         part = self._connections.input_uri(self._job.part_key(self._shard.shard))
-        return not self._records and self._connections.s3.head(part) is not None
+        return self._connections.s3.head(part) is not None
 
     def _arrivals(self) -> Arrivals:
         paths = self._connections.records.paths(self._job.job_id)
         listing = _Listing(self._connections, self._shard)
         outputs, failures = {}, {}
         for index, record in self._records.items():
-            if output := listing.first(_outputs(record, index, self._shard, paths)):
+            if output := listing.first(self._outputs(record, index, paths)):
                 outputs[index] = output
             elif record.in_flight and (failure := listing.first(_failures(record, index, self._shard, paths))):
                 failures[index] = failure
         return Arrivals(outputs, failures)
+
+    def _outputs(self, record: TileRecord, index: int, paths: OutputPaths) -> Iterator[S3Uri]:
+        """Where a tile's output may be: earliest attempt first, so that the choice never changes."""
+        if paths.output:
+            directory = S3Uri.parse(f"{paths.output}/{self._shard.name}")
+            # Of every attempt, for a record may be older than the latest.
+            for attempt in range(1, max(record.attempt, self._job.options.max_retries + 1) + 1):
+                yield directory.child(output_filename(index, attempt))
+        if record.output:
+            yield S3Uri.parse(record.output)
 
     def _standing(self, index: int, arrivals: Arrivals) -> Standing:
         return standing(
@@ -184,6 +197,9 @@ class _Collector:
         )
 
     def _finish(self, arrivals: Arrivals) -> Collection:
+        if len(arrivals.outputs) < self._shard.tiles and self._has_part():
+            # Written of outputs that are deleted since, by a poll that these records know nothing of.
+            return self._finished_before()
         tiles = read_tiles(self._connections, self._job, self._shard)
         writer = PartWriter(self._connections, self._job, self._shard, self._metrics)
         progress = writer.write(tiles, arrivals, self._records)
@@ -197,6 +213,13 @@ class _Collector:
         counts = {"succeeded": progress.succeeded, "failed": progress.failed, "features": progress.features}
         log_step(logger, "finished", **self._shard.ids, **counts, seconds=seconds)
         return Collection(finished=progress.finished)
+
+    def _finished_before(self) -> Collection:
+        counts = count_part(self._connections, self._job, self._shard)
+        latest = self._shard.shard in self._job.latest_shards
+        self._connections.records.set_progress(self._shard, counts if latest else counts.forgiven)
+        self._connections.records.drop_tiles([self._shard])
+        return Collection(finished=counts.finished)
 
     def _count(self, arrivals: Arrivals) -> None:
         """Add to the fleet's statistics what this shard had in S3 and in Redis."""
@@ -271,15 +294,6 @@ class _Listing:
         if directory not in self._directories:
             self._directories[directory] = {found.uri: found for found in self._s3.list(directory)}
         return self._directories[directory].get(uri)
-
-
-def _outputs(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) -> Iterator[S3Uri]:
-    """Where a tile's output may be: earliest attempt first, so that the choice never changes."""
-    if paths.output:
-        for attempt in range(1, record.attempt + 1):
-            yield S3Uri.parse(f"{paths.output}/{shard.name}/{output_filename(index, attempt)}")
-    if record.output:
-        yield S3Uri.parse(record.output)
 
 
 def _failures(record: TileRecord, index: int, shard: Shard, paths: OutputPaths) -> Iterator[S3Uri]:

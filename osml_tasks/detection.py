@@ -105,7 +105,7 @@ def create_job(
     lines = [tile.to_json() for tile in tiles]
     connections.records.create(job)
     try:
-        _stage(connections, sources, tiles, on_staged)
+        _stage(connections, job, sources, tiles, on_staged)
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
         write_job(connections, job)
@@ -153,6 +153,7 @@ def _tile(job: Job, index: int, source: SourceTile, shard: int, stage: bool) -> 
 
 def _stage(
     connections: Connections,
+    job: Job,
     sources: Sequence[SourceTile],
     tiles: Sequence[Tile],
     on_staged: Callable[[int], None],
@@ -166,6 +167,8 @@ def _stage(
     ]
     with closing(connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)) as copies:
         for staged, _ in enumerate(copies, start=1):
+            # Else the sweep takes this process for dead.
+            connections.records.touch(job.job_id)
             on_staged(staged)
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(to_copy))
 

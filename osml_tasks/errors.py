@@ -36,6 +36,10 @@ class ExtensionRuntimeError(ExtensionError):
     """Something outside this package failed while the work went on."""
 
 
+class JobBusyError(ExtensionRuntimeError):
+    """Another task is doing the same for a job at this moment."""
+
+
 class WorkerStoppingError(ExtensionRuntimeError):
     """A worker was told to stop, and its time for the task at hand is over: another goes on with it."""
 

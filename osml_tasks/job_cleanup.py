@@ -11,10 +11,10 @@ from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.endpoint import longest_life
 from osml_tasks.errors import ExtensionRuntimeError
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import ResourceType
 from osml_tasks.logs import log_step
-from osml_tasks.records import JobStatus
 from osml_tasks.s3 import S3Object, S3Uri
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
 from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
 from osml_tasks.job_cleanup import delete_for_good, schedule_cleanup
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import JobState, Progress, check_job_id
+from osml_tasks.outage import Patience
 from osml_tasks.preflight import check_broker
-from osml_tasks.records import JobStatus
 from osml_tasks.report import report_of
 from osml_tasks.resume import Resumption, resume_job
 from osml_tasks.retry import retry_job
@@ -89,21 +90,31 @@ class JobHandle:
         :param on_status: called several times a second with where the job stands.
         :raises JobTimeoutError: the time is up, or no worker took the job up within
             ``job_queue_timeout``; the job itself goes on.
+        :raises RedisError: the broker was away for more than ten minutes.
+        :raises JobNotFoundError: there are no records of the job; those that get lost meanwhile have ten minutes
+            to be restored.
         """
         began = time.monotonic()
+        patience = Patience(f"job {self.job_id}")
+        queued = began
         while True:
-            status = self.status()
-            on_status(status)
-            if status.finished is not None:
-                return status
-            self._check_patience(status, time.monotonic() - began, timeout)
+            status = patience.ask(self.status)
+            if status is not None:
+                on_status(status)
+                if status.finished is not None:
+                    return status
+            now = time.monotonic()
+            if timeout is not None and now - began > timeout:
+                state = status.state if status else "unheard of"
+                raise JobTimeoutError(f"job {self.job_id} is still {state} after {timeout:g} s; it goes on")
+            if status is None or status.state is not JobState.QUEUED:
+                queued = now
+            self._check_queued(now - queued)
             time.sleep(_LOOK_EVERY)
 
-    def _check_patience(self, status: JobStatus, waited: float, timeout: float | None) -> None:
-        if timeout is not None and waited > timeout:
-            raise JobTimeoutError(f"job {self.job_id} is still {status.state} after {timeout:g} s; it goes on")
+    def _check_queued(self, seconds: float) -> None:
         patience = self._connections.config.job_queue_timeout
-        if status.state is JobState.QUEUED and waited > patience:
+        if seconds > patience:
             raise JobTimeoutError(
                 f"no worker has taken up job {self.job_id} in {patience:g} s (ASYNC_SM_JOB_QUEUE_TIMEOUT): "
                 "start one with 'osml-tasks worker'; the job waits for it"

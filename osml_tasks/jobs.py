@@ -310,6 +310,11 @@ def is_made_here(name: str) -> bool:
     return _NEW_JOB_ID.fullmatch(name) is not None
 
 
+def made_at(name: str) -> float:
+    """When a job id of ours was made, s since the epoch."""
+    return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+
+
 def check_job_id(job_id: object) -> str:
     """Refuse what cannot be a job id before it becomes part of a key.
 

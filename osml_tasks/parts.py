@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
-from osml_tasks.errors import UnparsableOutputError
+from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
 from osml_tasks.features import Feature, add_provenance, check_size, parse, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile
 from osml_tasks.ledger import Outcome, ResourceType
@@ -24,6 +24,19 @@ def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
     found = {one.uri.key: one for one in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
     keys = {shard: job.part_key(shard) for shard in range(job.shards)}
     return {shard: found[key] for shard, key in keys.items() if key in found}
+
+
+def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
+    """How a finished shard came out: its part has a feature a line, its list of failures a tile a line."""
+
+    def lines(key: str) -> int:
+        try:
+            return sum(chunk.count(b"\n") for chunk in connections.s3.stream(connections.input_uri(key)))
+        except ObjectNotFoundError:
+            return 0
+
+    features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
+    return Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
 
 
 def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
@@ -74,7 +87,7 @@ class PartWriter:
         with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
             for lines in self._lines(tiles, arrivals, records):
                 part.write(lines)
-            self._write_failures()
+            self._write_failures(records)
         failed = len(self.failed)
         self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2 if failed else 1)
         return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
@@ -128,12 +141,16 @@ class PartWriter:
         self._metrics.count(Metric.S3_DOWNLOAD_SIZE, len(body))
         return body
 
-    def _write_failures(self) -> None:
+    def _write_failures(self, records: dict[int, TileRecord]) -> None:
         """Before the part is complete, so that no part is without its failures."""
+        uri = self._uri(self._job.failures_key(self._shard.shard))
         if self._failures:
             failures = sorted(self._failures, key=lambda failure: failure.index)
             lines = b"".join(failure.to_json() for failure in failures)
-            self._connections.s3.put(self._uri(self._job.failures_key(self._shard.shard)), lines)
+            self._connections.s3.put(uri, lines)
+        elif any(record.given_up for record in records.values()):
+            # All of them answered late, after a poll that died may have written them down as failed.
+            self._connections.s3.delete([uri])
 
     def _uri(self, key: str) -> S3Uri:
         return self._connections.input_uri(key)

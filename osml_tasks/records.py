@@ -7,12 +7,14 @@ invocations, never features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from osml_tasks.errors import JobNotFoundError
+from osml_tasks.job_status import JobStatus, read_status
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
@@ -24,38 +26,13 @@ RECORD_SECONDS = 7 * 24 * 3600
 
 _JOB = "osml:job:"
 _JOBS = "osml:jobs"
+_LIVE = "osml:live"
 _PROGRESS = "osml:progress:"
 _TILES = "osml:tiles:"
 _METRICS = "osml:metrics:"
 _LOCATIONS = "osml:locations:"
 _ENDPOINTS = "osml:endpoints"
 _ROOTS = "osml:roots"
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """Where a job stands.
-
-    :ivar started: first invocation (s since the epoch), or None.
-    :ivar finished: when it had ended and been cleaned up after, likewise.
-    :ivar error: why the job failed, if it did.
-    :ivar misconfigured: whether a setting, rather than the course of events, made it fail.
-    :ivar fetched: whether its result has been taken away.
-    """
-
-    job: Job
-    state: JobState
-    progress: Progress
-    started: float | None
-    finished: float | None
-    error: str | None
-    misconfigured: bool
-    fetched: bool
-
-    @property
-    def is_unfinished_retry(self) -> bool:
-        """Whether it failed or was cancelled while it was retried: what earlier rounds have found is not to be lost."""
-        return self.state in (JobState.FAILED, JobState.CANCELLED) and len(self.job.rounds) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +62,13 @@ class JobRecords:
         key = _JOB + job.job_id
         with self._redis.pipeline() as pipe:
             # A worker that outlived the loss of the record may have written parts of one.
-            pipe.delete(key)
+            pipe.delete(key, _PROGRESS + job.job_id)
             pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
             pipe.expire(key, RECORD_SECONDS)
             pipe.zadd(_JOBS, {job.job_id: job.created})
             pipe.sadd(_ENDPOINTS, job.endpoint)
-            for every in (_JOBS, _ENDPOINTS):
+            pipe.sadd(_LIVE, job.job_id)
+            for every in (_JOBS, _ENDPOINTS, _LIVE):
                 pipe.expire(every, RECORD_SECONDS)
             pipe.execute()
 
@@ -139,7 +117,7 @@ class JobRecords:
             fields, shards = pipe.execute()
         if b"job" not in fields:
             raise _not_found(job_id)
-        return _status(fields, shards)
+        return read_status(fields, shards)
 
     def recent(self, limit: int) -> list[JobStatus]:
         """The latest jobs that there are records of, newest first."""
@@ -151,7 +129,7 @@ class JobRecords:
                 pipe.hvals(_PROGRESS + name)
             answers = pipe.execute()
         found = zip(answers[::2], answers[1::2], strict=True)
-        return [_status(fields, shards) for fields, shards in found if b"job" in fields]
+        return [read_status(fields, shards) for fields, shards in found if b"job" in fields]
 
     def start(self, job_id: str, now: float) -> None:
         """Note the first invocation, and that a queued job is running."""
@@ -174,6 +152,8 @@ class JobRecords:
         fields |= {"misconfigured": "1"} if misconfigured else {}
         ended = self._transitions.write(_JOB + job_id, fields, rounds=rounds, end=True)
         self._redis.expire(_JOB + job_id, RECORD_SECONDS)
+        if ended:
+            self.bury(job_id)
         return ended
 
     def close(self, job_id: str, now: float) -> None:
@@ -198,6 +178,7 @@ class JobRecords:
         """
         shards = {number: orjson.dumps(done.as_tuple()) for number, done in progress.items()}
         keys = (_JOB + job.job_id, _PROGRESS + job.job_id)
+        self._redis.sadd(_LIVE, job.job_id)
         reopened = self._transitions.reopen(keys[0], job, keys[1], shards)
         for key in keys:
             self._redis.expire(key, RECORD_SECONDS)
@@ -250,6 +231,25 @@ class JobRecords:
         """Where the endpoints of recent jobs write."""
         self._redis.zremrangebyscore(_ROOTS, "-inf", self.now())
         return sorted((S3Uri.parse(root.decode()) for root in self._redis.zrange(_ROOTS, 0, -1)), key=str)
+
+    def server_run(self) -> str:
+        """Tells one start of the server from the next, after which it may know less."""
+        return str(self._redis.info("server")["run_id"])
+
+    def live(self) -> list[str]:
+        """The jobs that have not ended; some of them may have, or may have been forgotten."""
+        return sorted(name.decode() for name in self._redis.smembers(_LIVE))
+
+    def bury(self, job_id: str) -> None:
+        """Take a job that has ended off the list of live ones, unless it has been reopened."""
+        self._redis.srem(_LIVE, job_id)
+        with suppress(JobNotFoundError):
+            if not self.state(job_id).is_over:
+                self._redis.sadd(_LIVE, job_id)
+
+    def touch(self, job_id: str) -> None:
+        """Note that somebody is at work on a job, though there is nothing to write down of it yet."""
+        self._redis.expire(_JOB + job_id, RECORD_SECONDS)
 
     def idle_seconds(self, job_id: str) -> float | None:
         """How long nothing has been written of a job, s; None if there is no record of it."""
@@ -324,7 +324,7 @@ class JobRecords:
 
     def late_until(self, job_id: str) -> float:
         """Up to when outputs of a job may still appear (s since the epoch), 0 if none is expected."""
-        return _number(self._redis.hget(_JOB + job_id, "late_until")) or 0.0
+        return float(self._redis.hget(_JOB + job_id, "late_until") or 0)
 
     def note_locations(self, job_id: str, uris: Iterable[S3Uri]) -> None:
         """Remember objects of a job that are outside of its directories, after its tiles are forgotten."""
@@ -353,19 +353,6 @@ def server_time(redis: Any) -> float:
     return float(seconds + microseconds / 1e6)
 
 
-def _status(fields: Mapping[bytes, bytes], shards: Iterable[bytes]) -> JobStatus:
-    return JobStatus(
-        job=Job.from_json(fields[b"job"]),
-        state=JobState(fields[b"state"].decode()),
-        progress=sum((Progress(*orjson.loads(text)) for text in shards), Progress()),
-        started=_number(fields.get(b"started")),
-        finished=_number(fields.get(b"finished")),
-        error=fields[b"error"].decode() if b"error" in fields else None,
-        misconfigured=fields.get(b"misconfigured") == b"1",
-        fetched=fields.get(b"fetched") == b"1",
-    )
-
-
 def _not_found(job_id: str) -> JobNotFoundError:
     return JobNotFoundError(
         f"no record of job {job_id!r}: check the id; records are kept for 7 days. "
@@ -375,7 +362,3 @@ def _not_found(job_id: str) -> JobNotFoundError:
 
 def _tiles_key(shard: Shard) -> str:
     return f"{_TILES}{shard.name}"
-
-
-def _number(text: bytes | None) -> float | None:
-    return float(text) if text else None

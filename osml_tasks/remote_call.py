@@ -6,17 +6,24 @@ import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id
-from osml_tasks.errors import ExtensionConfigurationError, JobNotFoundError, NotAllowedError, ObjectNotFoundError
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    JobBusyError,
+    JobNotFoundError,
+    NotAllowedError,
+    ObjectNotFoundError,
+)
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
 from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.submission import readable_tile
+from osml_tasks.submission import CLAIM_SECONDS, readable_tile
 
 MOST_FAILURES = 1000
 """How many failed tiles a report has that is a task's result; the whole list is in S3."""
@@ -34,9 +41,20 @@ def called_job(
     :raises ExtensionConfigurationError: an option is not a job's, or wrong.
     :raises NotAllowedError: a source is a path that workers may not read.
     :raises SourceError: a source does not exist, or is empty.
+    :raises JobBusyError: another task is creating the job at this moment.
     """
     here = replace(connections, config=_configuration(connections.config, options))
     job_id = here.claims.first(f"detect/{call}", new_id(here))
+    claim, token = f"{job_id}/create", uuid4().hex
+    if not here.claims.claim(claim, token, CLAIM_SECONDS):
+        raise JobBusyError(f"job {job_id} is being created by another task")
+    try:
+        return _job_and_shards(here, job_id, sources, endpoint)
+    finally:
+        here.claims.unclaim(claim, token)
+
+
+def _job_and_shards(here: Connections, job_id: str, sources: str | list[str], endpoint: str) -> tuple[Job, list[Shard]]:
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from osml_tasks.features import join_lines, timestamp
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Reason
-from osml_tasks.records import JobStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.job_cleanup import Keep, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.job_copy import read_job, read_paths, write_job
 from osml_tasks.jobs import Job, JobState, Progress, Shard
-from osml_tasks.parts import parts_there
+from osml_tasks.parts import count_part, parts_there
 from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.records import OutputPaths
@@ -27,6 +27,7 @@ from osml_tasks.s3 import S3Uri
 IDLE_SECONDS = 90
 """How long a job must have been silent to be resumed, s: so long messages of a dead worker take to come back."""
 
+_NO_ATTEMPT = TileRecord(attempt=0)
 # What output_filename and failure_filename name.
 _ANSWER = re.compile(r"/(?P<index>\d{7,})-(?P<attempt>\d+)(?P<failed>-error)?\.out$")
 
@@ -54,49 +55,83 @@ def resume_job(connections: Connections, job_id: str, *, force: bool = False) ->
     :raises ExtensionRuntimeError: its manifest is gone.
     :raises NotAllowedError: it has other buckets, prefix or role than this process.
     """
-    job, lost = _job(connections, job_id, force)
-    if lost and (counts := _counts_of_report(connections, job)):
-        return _end_again(connections, job, counts)
-    if not lost and connections.records.is_assembled(job_id):
+    try:
+        job = _job(connections, job_id, force)
+    except JobNotFoundError:
+        copy = read_job(connections, job_id)
+        if copy.ended and len(copy.job.rounds) == 1:
+            raise _over(job_id, copy.ended) from None
+        return restore_job(connections, copy.job)
+    if connections.records.is_assembled(job_id):
         # What result and report were made of may be gone by now.
         publish_job(connections.app, job, [])
         return Resumption(job.shards, 0, 0)
-    finished, unfinished = _by_part(connections, job, _shards(connections, job))
-    _restore(connections, job, unfinished, lost)
-    _count_finished(connections, job, finished)
+    shards = _shards(connections, job)
+    unfinished = _unfinished(connections, job, shards)
+    _reopen(connections, job, unfinished)
+    return _go_on(connections, job, shards, unfinished)
+
+
+def restore_job(connections: Connections, job: Job) -> Resumption:
+    """Restore the records of a job that are lost, and have done what is left of it.
+
+    :raises ExtensionRuntimeError: its manifest is gone.
+    """
+    if counts := _counts_of_report(connections, job):
+        return _end_again(connections, job, counts)
+    shards = _shards(connections, job)
+    connections.records.create(job)
+    return _go_on(connections, job, shards, _unfinished(connections, job, shards))
+
+
+def catch_up(connections: Connections, job: Job) -> None:
+    """Tell the records of a job at work what S3 knows better, where they may be older than that.
+
+    :raises ExtensionRuntimeError: its manifest is gone.
+    """
+    if _counts_of_report(connections, job):
+        restore_job(connections, job)
+        return
+    shards = _shards(connections, job)
+    unfinished = _unfinished(connections, job, shards)
+    _count_finished(connections, job, shards, unfinished)
+    _recall_answers(connections, job, unfinished)
+
+
+def _go_on(connections: Connections, job: Job, shards: Sequence[Shard], unfinished: Sequence[Shard]) -> Resumption:
+    _count_finished(connections, job, shards, unfinished)
     answers = _recall_answers(connections, job, unfinished)
     publish_job(connections.app, job, unfinished)
-    return Resumption(len(finished), len(unfinished), answers)
+    return Resumption(len(shards) - len(unfinished), len(unfinished), answers)
 
 
-def _job(connections: Connections, job_id: str, force: bool) -> tuple[Job, bool]:
-    """The job, and whether its records are lost.
+def _job(connections: Connections, job_id: str, force: bool) -> Job:
+    """The job as its records have it.
 
+    :raises JobNotFoundError: they are lost.
     :raises ExtensionConfigurationError: there is nothing to resume.
     """
     records = connections.records
-    try:
-        status, idle = records.status(job_id), records.idle_seconds(job_id) or 0.0
-    except JobNotFoundError:
-        return read_job(connections, job_id), True
+    status, idle = records.status(job_id), records.idle_seconds(job_id) or 0.0
     connections.check_job(status.job)
     if status.state.is_over:
         if status.state is JobState.COMPLETED or worth_keeping(status) is Keep.NOTHING:
-            raise ExtensionConfigurationError(f"job {job_id} is {status.state} already: there is nothing to resume")
+            raise _over(job_id, status.state)
     elif idle < IDLE_SECONDS and not force:
         raise ExtensionConfigurationError(
             f"job {job_id} is {status.state}, and its last sign of life is {idle:.0f} s old: "
             f"wait until that is {IDLE_SECONDS} s, or add --force"
         )
-    return status.job, False
+    return status.job
 
 
-def _restore(connections: Connections, job: Job, unfinished: Sequence[Shard], lost: bool) -> None:
+def _over(job_id: str, state: JobState) -> ExtensionConfigurationError:
+    return ExtensionConfigurationError(f"job {job_id} is {state} already: there is nothing to resume")
+
+
+def _reopen(connections: Connections, job: Job, unfinished: Sequence[Shard]) -> None:
     """Have the records of a job, and their copy, say that it is at work."""
     records = connections.records
-    if lost:
-        records.create(job)
-        return
     if records.state(job.job_id).is_over:
         # A retry that failed: its answers were deleted, and nobody waits for more.
         records.drop_tiles(unfinished)
@@ -149,32 +184,23 @@ def _learn_paths(connections: Connections, job: Job) -> OutputPaths | None:
     return None if paths is None else connections.records.learn_paths(job.job_id, paths)
 
 
-def _by_part(connections: Connections, job: Job, shards: Sequence[Shard]) -> tuple[list[Shard], list[Shard]]:
-    """Shards that are finished, and those that are not."""
+def _unfinished(connections: Connections, job: Job, shards: Sequence[Shard]) -> list[Shard]:
+    """Those of a job's shards that have no part."""
     there = parts_there(connections, job)
-    finished = [shard for shard in shards if shard.shard in there]
-    return finished, [shard for shard in shards if shard.shard not in there]
+    return [shard for shard in shards if shard.shard not in there]
 
 
-def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard]) -> None:
-    """Write down how finished shards came out, where that is lost.
-
-    A part has a feature a line, a list of failures a tile a line.
-    """
-
-    def lines(key: str) -> int:
-        try:
-            return sum(chunk.count(b"\n") for chunk in connections.s3.stream(connections.input_uri(key)))
-        except ObjectNotFoundError:
-            return 0
-
-    known = connections.records.progress_of_shards(job.job_id)
+def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard], unfinished: Sequence[Shard]) -> None:
+    """Write down how finished shards came out, where that is lost."""
+    records = connections.records
+    known = records.progress_of_shards(job.job_id)
+    left = {shard.shard for shard in unfinished}
     for shard in shards:
-        if known.get(shard.shard, Progress()).shards_finished:
+        if shard.shard in left or known.get(shard.shard, Progress()).shards_finished:
             continue
-        features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
-        counts = Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
-        connections.records.set_progress(shard, counts if shard.shard in job.latest_shards else counts.forgiven)
+        counts = count_part(connections, job, shard)
+        records.set_progress(shard, counts if shard.shard in job.latest_shards else counts.forgiven)
+        records.drop_tiles([shard])
 
 
 def _recall_answers(connections: Connections, job: Job, shards: Iterable[Shard]) -> int:
@@ -188,11 +214,17 @@ def _recall_answers(connections: Connections, job: Job, shards: Iterable[Shard])
     for shard in shards:
         known = records.tiles(shard)
         indexes = range(shard.first, shard.first + shard.tiles)
-        unknown = {index: answered[index] for index in indexes if index in answered and index not in known}
+        unknown = {
+            index: answer
+            for index in indexes
+            if (answer := answered.get(index)) and answer.attempt > known.get(index, _NO_ATTEMPT).attempt
+        }
         records.set_tiles(shard, unknown)
         progress = records.progress(shard)
-        records.set_progress(shard, replace(progress, invoked=max(progress.invoked, len(known) + len(unknown))))
-        recalled += len(unknown)
+        records.set_progress(
+            shard, replace(progress, invoked=max(progress.invoked, len(known.keys() | unknown.keys())))
+        )
+        recalled += len(unknown.keys() - known.keys())
     return recalled
 
 

@@ -12,10 +12,10 @@ from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, ObjectNotFoundError
 from osml_tasks.job_cleanup import Keep, worth_keeping
 from osml_tasks.job_copy import write_job
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobOptions, JobState, Round, Tile, plan, shard_size
 from osml_tasks.parts import parts_there, read_failures
 from osml_tasks.publishing import publish_job, read_manifest
-from osml_tasks.records import JobStatus
 
 
 def retry_job(connections: Connections, job_id: str) -> int:

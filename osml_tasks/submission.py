@@ -27,6 +27,7 @@ from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_f
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
+from osml_tasks.outage import insist
 from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
 from osml_tasks.records import OutputPaths
@@ -250,6 +251,10 @@ class _Submitter:
         )
 
     def _write_down(self) -> None:
+        # What is accepted and not written down would be invoked again.
+        insist(self._write_news, self._connections.stop)
+
+    def _write_news(self) -> None:
         records, resources = self._connections.records, self._connections.resources
         records.set_tiles(self._shard, self._news)
         resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))

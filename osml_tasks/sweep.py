@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from osml_tasks.job_cleanup import (
 from osml_tasks.jobs import Job, JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
+from osml_tasks.recovery import restore_jobs, send_lost_messages
 from osml_tasks.s3 import S3Uri
 
 LEFTOVERS_EVERY_SECONDS = 3600
@@ -35,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 def sweep(connections: Connections) -> list[str]:
-    """Clean up what is due, and answer with messages whose turn has come."""
-    for step in (_clean_up_objects, clean_up_jobs, _count_lost_workers, _look_for_leftovers):
+    """Go on with what was lost, clean up what is due, and answer with messages whose turn has come."""
+    for step in _STEPS:
         try:
             step(connections)
         except ExtensionError as error:
@@ -213,3 +214,14 @@ def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3
     fields = about(job=job_id, objects=done.cleaned, refused=done.failed)
     logger.warning("leftovers deleted: nothing had happened to the job for long", extra=fields)
     return done
+
+
+# Before anything is deleted: a job whose records are lost is none that nobody needs any more.
+_STEPS: tuple[Callable[[Connections], object], ...] = (
+    restore_jobs,
+    _clean_up_objects,
+    clean_up_jobs,
+    _count_lost_workers,
+    _look_for_leftovers,
+    send_lost_messages,
+)

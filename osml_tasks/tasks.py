@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
@@ -14,16 +14,16 @@ from uuid import uuid4
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, TaskPredicate
-from kombu.exceptions import OperationalError
 
 from osml_tasks.assembly import assemble_job, end_job
-from osml_tasks.celery import app
+from osml_tasks.celery import app, state_client
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.errors import (
     EndpointUnusableError,
     ExtensionConfigurationError,
+    JobBusyError,
     JobNotFoundError,
     ObjectNotFoundError,
     PartsMissingError,
@@ -33,6 +33,7 @@ from osml_tasks.errors import (
 )
 from osml_tasks.jobs import JobState, Shard, check_job_id
 from osml_tasks.logs import log_step
+from osml_tasks.outage import PASSING, insist
 from osml_tasks.publishing import job_chord
 from osml_tasks.remote_call import called_job, short_report
 from osml_tasks.stopping import WORKER
@@ -47,12 +48,16 @@ S3_PATIENCE = 600
 """How long S3 may be out of order before a job fails, s."""
 S3_ACCESS_PATIENCE = 30
 """The same where S3 denies access or an object is missing: that seldom mends itself, s."""
+PARTS_PATIENCE = 3600
+"""How long a job may be silent whose parts are not all there, s; the sweep has sent again what it lacks long before."""
+
+_PROBE = "osml:probe"
 
 logger = logging.getLogger(__name__)
 _connecting = Lock()
 
 
-@app.task(name="osml_tasks.detect", bind=True)
+@app.task(name="osml_tasks.detect", bind=True, max_retries=None)
 def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, **options: Any) -> Any:
     """Start a job; the result of this task is the job's report, once it is over.
 
@@ -60,7 +65,12 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
     """
     _leave_it_if_stopping()
-    job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    try:
+        job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+    except JobBusyError as error:
+        raise self.retry(countdown=BUSY_SECONDS) from error
+    except PASSING as error:
+        raise _once_more(error) from error
     if not shards:
         return short_report(connections(), job.job_id)
     log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
@@ -109,10 +119,13 @@ def assemble(self: Task[Any, Any], /, job: str, rounds: int = 1) -> dict[str, An
 def cleanup(job: str | None = None) -> None:
     """Delete every object of one job that is over; without a job, do what is due and grant capacity that came free."""
     _leave_it_if_stopping()
-    if job is None:
-        connections().publish(sweep(connections()))
-    else:
-        remove_job(connections(), check_job_id(job))
+    try:
+        if job is None:
+            connections().publish(sweep(connections()))
+        else:
+            remove_job(connections(), check_job_id(job))
+    except PASSING as error:
+        raise _once_more(error) from error
 
 
 def connections() -> Connections:
@@ -152,6 +165,15 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
     """Try again what may pass; end the job where it cannot go on."""
     _leave_it_if_stopping()
     try:
+        with _sorted_out(task, arguments):
+            yield
+    except PASSING as error:
+        raise _once_more(error) from error
+
+
+@contextmanager
+def _sorted_out(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[None]:
+    try:
         yield
     except WorkerStoppingError as error:
         logger.info("message returned: %s", error)
@@ -168,37 +190,48 @@ def _job_at_stake(task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[N
         _give_up(arguments, error, misconfigured=isinstance(error, S3AccessError))
     except (EndpointUnusableError, ExtensionConfigurationError) as error:
         _give_up(arguments, error, misconfigured=True)
-    except OperationalError as error:
-        raise _once_more(error) from error
+    except PASSING:
+        raise
     except Reject as rejected:
         # So Celery says that it could not send the message of a retry, and drops the one at hand.
         reason = rejected.args[0]
-        if isinstance(reason, OperationalError):
-            raise _once_more(reason) from rejected
+        if isinstance(reason, PASSING):
+            raise reason from rejected
         _give_up(arguments, reason, misconfigured=False)
     except TaskPredicate:
+        # Parked, or to come again in the course of things.
+        connections().claims.trouble_is_over(_trouble(task, arguments))
         raise
     except Exception as error:
         # A defect, or a machine in trouble: said to the caller, who would otherwise wait for ever.
         _give_up(arguments, error, misconfigured=False)
+    else:
+        connections().claims.trouble_is_over(_trouble(task, arguments))
 
 
-def _once_more(error: OperationalError) -> Reject:
-    """Have the message at hand come again, because the next one could not be sent."""
-    logger.warning("the broker takes no message now, trying again: %s", error)
-    return Reject(error, requeue=True)
+def _once_more(error: Exception) -> Reject:
+    """Have the message at hand come again, once there is somebody to take the next one."""
+    logger.warning("the broker does not answer, or takes no message now, trying again: %s", error)
+    with suppress(*PASSING):
+        insist(lambda: state_client(app).set(_PROBE, 1, ex=60), WORKER)
+    return Reject(str(error), requeue=True)
 
 
 def _trouble_lasts(task: Task[Any, Any], arguments: dict[str, Any], error: S3OperationError) -> float:
     """For how long a task has found S3 out of order, or has waited for shards of which nothing is heard, s."""
-    name = f"{arguments.get('job')}/{arguments.get('shard', '')}/{task.name}"
-    lasts = connections().claims.trouble_lasts(name, forget_after=8 * TROUBLE_SECONDS)
+    lasts = connections().claims.trouble_lasts(_trouble(task, arguments), forget_after=8 * TROUBLE_SECONDS)
     if isinstance(error, PartsMissingError):
         return min(lasts, connections().records.idle_seconds(str(arguments.get("job"))) or 0.0)
     return lasts
 
 
+def _trouble(task: Task[Any, Any], arguments: dict[str, Any]) -> str:
+    return f"{arguments.get('job')}/{arguments.get('shard', '')}/{task.name}"
+
+
 def _patience(error: S3OperationError) -> float:
+    if isinstance(error, PartsMissingError):
+        return PARTS_PATIENCE
     return S3_ACCESS_PATIENCE if isinstance(error, S3AccessError | ObjectNotFoundError) else S3_PATIENCE
 
 

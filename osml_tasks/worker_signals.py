@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state as celery_state
 
 from osml_tasks.celery import app, state_client
 from osml_tasks.celery_settings import complaints
+from osml_tasks.clock import clock_complaint, s3_time
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.handing_back import HandBack
@@ -34,6 +36,8 @@ def check_configuration(**_: Any) -> None:
         raise SystemExit(f"osml-tasks: {error}") from None
     if broken := [*complaints(app.conf), *_backend_complaint()]:
         raise SystemExit("\n".join(f"osml-tasks: {complaint}" for complaint in broken))
+    if complaint := clock_complaint(state_client(app), lambda: s3_time(config)):
+        raise SystemExit(f"osml-tasks: {complaint}")
     if config.metrics_enabled:
         # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
         import aws_embedded_metrics  # noqa: F401
@@ -56,10 +60,13 @@ class _Lease:
         self._write(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.REGISTERED))
         self.renew(node)
 
-    def renew(self, node: str) -> None:
-        if time.monotonic() - self._renewed > _RENEW_SECONDS:
-            self._renewed = time.monotonic()
-            self._write(lambda ledger: ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS}))
+    def renew(self, node: str) -> bool:
+        """Renew it if that is due; says whether it was."""
+        if time.monotonic() - self._renewed < _RENEW_SECONDS:
+            return False
+        self._renewed = time.monotonic()
+        self._write(lambda ledger: ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS}))
+        return True
 
     def end(self, node: str) -> None:
         self._write(lambda ledger: ledger.strike(ResourceType.WORKER, [node]))
@@ -82,7 +89,14 @@ def _begin(sender: Any, **_: Any) -> None:
 
 @heartbeat_sent.connect
 def _renew(sender: Any, **_: Any) -> None:
-    _lease.renew(sender.eventer.hostname)
+    if _lease.renew(sender.eventer.hostname):
+        _stop_if_the_clock_is_wrong()
+
+
+def _stop_if_the_clock_is_wrong() -> None:
+    if complaint := clock_complaint(state_client(app), lambda: s3_time(AsyncEndpointConfig())):
+        logger.critical("this worker stops: %s", complaint)
+        celery_state.should_stop = 1  # type: ignore[assignment]
 
 
 @worker_shutting_down.connect

@@ -10,7 +10,7 @@ import click
 import orjson
 
 if TYPE_CHECKING:
-    from osml_tasks.records import JobStatus
+    from osml_tasks.job_status import JobStatus
 
 _WIDE = 160
 _MOST = 100_000

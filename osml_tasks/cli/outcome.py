@@ -17,7 +17,7 @@ from osml_tasks.jobs import JobState
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
-    from osml_tasks.records import JobStatus
+    from osml_tasks.job_status import JobStatus
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
-    from osml_tasks.records import JobStatus
+    from osml_tasks.job_status import JobStatus
 
 PLAIN_LINE_SECONDS = 5.0
 

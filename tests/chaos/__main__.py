@@ -17,7 +17,7 @@ from rich.live import Live
 
 from tests.chaos import table
 from tests.chaos.faults import Fault, all_faults
-from tests.chaos.rig import Rig
+from tests.chaos.renewed_rig import RenewedRig
 from tests.chaos.row import Row
 
 
@@ -37,10 +37,11 @@ def main(names: tuple[str, ...], write: Path | None, rigs: int, directory: Path 
         return
     with _kept(directory) as place:
         rows = _try_all(chosen, min(rigs, len(chosen)), place)
-    whole = len(rows) == len(chosen) and all(row.is_whole for row in rows)
-    if write is not None and len(rows) == len(chosen):
+    complete = len(rows) == len(chosen)
+    if write is not None and complete:
         table.write(write, rows)
-    sys.exit(0 if whole else 1)
+    survived = complete and all(map(Fault.is_survived, chosen, rows))
+    sys.exit(0 if survived else 1)
 
 
 @contextmanager
@@ -65,48 +66,20 @@ def _try_all(faults: Sequence[Fault], rigs: int, directory: Path) -> list[Row]:
         return [rows[fault.name] for fault in faults if fault.name in rows]
 
     def work(number: int) -> None:
-        rig = _Rig(directory, number)
-        while (fault := waiting.get()) is not None:
-            try:
-                rows[fault.name] = rig.run(fault)
-            except Exception:
-                console.print(f"{fault.name}: could not be tried\n{traceback.format_exc()}", markup=False)
-            live.update(table.on_terminal(in_order()))
-            if not console.is_terminal and fault.name in rows:
-                console.print(" | ".join(table.cells(rows[fault.name])), markup=False)
-        rig.close()
+        with RenewedRig(directory / f"rig-{number}") as rig:
+            while (fault := waiting.get()) is not None:
+                try:
+                    rows[fault.name] = rig.run(fault)
+                except Exception:
+                    console.print(f"{fault.name}: could not be tried\n{traceback.format_exc()}", markup=False)
+                live.update(table.on_terminal(in_order()))
+                if not console.is_terminal and fault.name in rows:
+                    console.print(" | ".join(table.cells(rows[fault.name])), markup=False, soft_wrap=True)
 
     with Live(console=console, auto_refresh=False) as live, ThreadPoolExecutor(rigs) as pool:
         list(pool.map(work, range(rigs)))
         live.update(table.on_terminal(in_order()), refresh=True)
     return in_order()
-
-
-class _Rig:
-    """A rig, and another one where a fault has left it in pieces."""
-
-    def __init__(self, directory: Path, number: int) -> None:
-        self._directory = directory
-        self._number = number
-        self._starts = 0
-        self._rig: Rig | None = None
-
-    def run(self, fault: Fault) -> Row:
-        try:
-            if self._rig is None:
-                self._starts += 1
-                place = self._directory / f"rig-{self._number}-{self._starts}"
-                place.mkdir()
-                self._rig = Rig(place).__enter__()
-            return fault.run(self._rig)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        rig, self._rig = self._rig, None
-        if rig is not None:
-            rig.__exit__(None, None, None)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from tests.chaos.row import Row
+from tests.chaos.trial import TrialOverError
 
 if TYPE_CHECKING:
     from tests.chaos.rig import Rig
 
-MODULES = ("processes", "broker", "messages", "clocks", "jobs", "s3_faults", "endpoint_faults")
+MODULES = ("processes", "broker", "messages", "clocks", "disks", "jobs", "s3_faults", "endpoint_faults")
 """Named after what they break."""
 
 Inject = Callable[["Rig"], Row]
@@ -26,26 +27,36 @@ class Fault:
 
     :ivar name: what the table calls it.
     :ivar quick: whether it is among those that every test run has.
+    :ivar wastes: whether it may cost invocations above one a tile.
     """
 
     name: str
     quick: bool
+    wastes: bool
     inject: Inject
 
     def run(self, rig: Rig) -> Row:
-        """Break it, count, and bring the rig back to what it was."""
+        """Break it, and count what that costs."""
         try:
-            return replace(self.inject(rig), fault=self.name)
-        finally:
-            rig.mend()
+            row = self.inject(rig)
+        except TrialOverError as over:
+            if over.trial.wait() == 0:
+                raise
+            # That is what the fault has cost.
+            row = over.trial.row(times=len(over.trial.struck_at))
+        return replace(row, fault=self.name)
+
+    def is_survived(self, row: Row) -> bool:
+        """Whether the figures are what is promised."""
+        return row.is_whole and (self.wastes or not row.wasted)
 
 
-def fault(name: str, *, quick: bool = False) -> Callable[[Inject], Inject]:
+def fault(name: str, *, quick: bool = False, wastes: bool = True) -> Callable[[Inject], Inject]:
     """Enter a function among the faults."""
 
     def enter(inject: Inject) -> Inject:
         assert name not in _faults, f"two faults are called {name!r}"
-        _faults[name] = Fault(name, quick, inject)
+        _faults[name] = Fault(name, quick, wastes, inject)
         return inject
 
     return enter

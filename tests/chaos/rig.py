@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import urlopen
 
+from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
+from osml_tasks.jobs import JobState
 from osml_tasks.local.object_store import ObjectStore
+from osml_tasks.records import JobRecords
 from tests.chaos.supervised import Supervised
 from tests.chaos.trial import Trial
 from tests.chaos.valkey import Valkey
@@ -27,6 +32,7 @@ from tests.integration.fleet import (
     wait_until,
 )
 
+CELERY = (sys.executable, "-m", "celery")
 PREFIX = "async-inference/input/"
 _WORKER_READY = re.compile(r" ready\.( worker=\S+)?$", re.MULTILINE)
 _BEAT_READY = re.compile(r"beat: Starting")
@@ -51,7 +57,7 @@ class Rig:
         self.directory = directory
         self._running = ExitStack()
         self._trials = 0
-        self._clients: list[ChildProcess] = []
+        self._ends = ExitStack()
         self.broker = Valkey(directory / "broker")
         self.store = ObjectStore(directory / "s3", (INPUTS, OUTPUTS, ELSEWHERE), disposable=True)
         self.workers: dict[str, Supervised] = {}
@@ -67,6 +73,7 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ends.close()
         self._running.close()
 
     def _start(self) -> None:
@@ -91,7 +98,7 @@ class Rig:
         for name, (queues, concurrency) in _WORKERS.items():
             command = worker_command(name, queues, concurrency)
             self.workers[name] = Supervised(name, command, self.directory, whole, _WORKER_READY)
-        beat = [*celery("osml_tasks"), "beat", "--scheduler", "celery.beat:Scheduler", "-l", "INFO"]
+        beat = [*CELERY, "-A", "osml_tasks", "beat", "--scheduler", "celery.beat:Scheduler", "-l", "INFO"]
         self.beat = Supervised("beat", [*beat, "--pidfile="], self.directory, whole, _BEAT_READY)
         for process in self.processes():
             self._running.callback(process.stop)
@@ -126,7 +133,7 @@ class Rig:
         tiles: int,
         *options: str,
         endpoint: str = "steady",
-        scripts: Mapping[str, Any] | None = None,
+        scripts: Mapping[str, Mapping[str, Any]] | None = None,
         command: tuple[str, ...] = (),
         **variables: str,
     ) -> Trial:
@@ -134,18 +141,26 @@ class Rig:
 
         :param options: more of ``osml-tasks detect``.
         :param scripts: what each tile tells the model; see :func:`tests.integration.models.scripted`.
-        :param command: what to start the client with, in place of ``python -m osml_tasks``.
+        :param command: what runs ``osml-tasks``, in place of ``python -m osml_tasks``.
         :param variables: more for the client.
         """
+        trial = self.new_trial(tiles, endpoint=endpoint, scripts=scripts)
+        trial.start(*options, command=command, **variables)
+        return trial
+
+    def new_trial(
+        self, tiles: int, *, endpoint: str = "steady", scripts: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Trial:
+        """A job that nobody has started yet."""
         self._trials += 1
         trial = Trial(self, self.directory / f"trial-{self._trials}", tiles, endpoint, scripts or {})
-        trial.start(*options, command=command, **variables)
+        self._ends.callback(trial.end)
         return trial
 
     def client(
         self, name: str, *arguments: str | Path, command: tuple[str, ...] = (), **variables: str
     ) -> ChildProcess:
-        """Start ``osml-tasks``, with its output in a log; it ends with the fault at the latest."""
+        """Start ``osml-tasks``, with its output in a log; it ends with the trial at the latest."""
         call, env = self.fleet.command(*arguments, **variables)
         call = [*command, *call[3:]] if command else call
         client = ChildProcess(
@@ -156,19 +171,42 @@ class Rig:
             working_directory=self.directory,
         )
         client.start()
-        self._clients.append(client)
+        self._ends.callback(client.stop, grace=0)
         return client
 
-    def change_workers(self, *names: str, app: str = "osml_tasks", **variables: str) -> None:
-        """Stop workers, and start them with another app or more variables, until the fault is over.
+    def change_workers(self, *names: str, by: Sequence[str] = (), **variables: str) -> None:
+        """Stop workers, and start them in another way or with more variables, until the fault is over.
 
         :param names: which; default: all.
+        :param by: what runs Celery's command line, in place of ``python -m celery``.
         """
         chosen = [self.workers[name] for name in names] or list(self.workers.values())
         for worker in chosen:
-            worker.change(worker_command(worker.name, *_WORKERS[worker.name], app=app), **variables)
+            worker.change(worker_command(worker.name, *_WORKERS[worker.name], by=by), **variables)
         for worker in chosen:
             worker.wait_ready()
+
+    def state(self, job_id: str) -> JobState:
+        """Where a job is in its life."""
+        return JobRecords(self.broker.client).state(job_id)
+
+    def at_work(self, worker: str) -> list[int]:
+        """The process ids of a worker's children that are at a task."""
+        return [int(request["worker_pid"]) for request in self._ask("active", worker)]
+
+    def holds_message(self, worker: str) -> bool:
+        """Whether a worker is at a task, or has one that waits for its countdown."""
+        return any(self._ask(kind, worker) for kind in ("active", "scheduled", "reserved"))
+
+    def _ask(self, what: str, worker: str) -> list[dict[str, Any]]:
+        node = f"{worker}@rig"
+        asked = new_app(self.broker.url, self.broker.url).control.inspect(destination=[node], timeout=2.0)
+        return list((getattr(asked, what)() or {}).get(node, ()))
+
+    def in_flight(self) -> int:
+        """How many tiles the fleet counts as in flight."""
+        load = json.loads(self.fleet.run("queues", "--json").stdout)
+        return sum(int(endpoint["in_flight"]) for endpoint in load["endpoints"].values())
 
     def objects(self) -> list[str]:
         """All objects of all buckets."""
@@ -187,6 +225,11 @@ class Rig:
         listed = self.fleet.s3.list_objects_v2(Bucket=INPUTS, Prefix=PREFIX, Delimiter="/")
         return {found["Prefix"].removeprefix(PREFIX).rstrip("/") for found in listed.get("CommonPrefixes", ())}
 
+    def is_idle(self) -> bool:
+        """Whether no endpoint has anything in hand that it would write."""
+        with urlopen(f"{self.fleet.endpoints_url}/stats") as answer:
+            return not any(counts["in_flight"] for counts in json.load(answer).values())
+
     def sweep(self, within: float = 60.0) -> list[str]:
         """Do what the sweep does, again and again, until no object is left or the time is up, s; says what is left.
 
@@ -200,31 +243,25 @@ class Rig:
             return not self.objects()
 
         try:
+            wait_until(self.is_idle, within)
             wait_until(nothing_is_left, within)
         except AssertionError:
             return self.objects()
         return []
 
-    def mend(self) -> None:
-        """Bring everything back to what it was before a fault."""
-        clients, self._clients = self._clients, []
-        for client in clients:
-            client.stop(grace=0)
+    def mend(self) -> bool:
+        """Bring everything back to what it was before a fault; says whether that has gone well."""
+        self._ends.close()
         self.broker.start_again()
         broken = [process for process in self.processes() if process.is_changed]
         for process in broken:
             process.change()
         for process in self.processes():
             process.wait_ready()
-        if left := self.sweep(within=20):
-            raise AssertionError(f"the rig is not clean for the next fault: {left[:3]}")
+        return not self.sweep(within=20)
 
 
-def celery(app: str) -> list[str]:
-    """The call of Celery for an app."""
-    return [sys.executable, "-m", "celery", "-A", app]
-
-
-def worker_command(name: str, queues: str, concurrency: int, app: str = "osml_tasks") -> list[str]:
+def worker_command(name: str, queues: str, concurrency: int, by: Sequence[str] = ()) -> list[str]:
     """The call of a worker."""
-    return [*celery(app), "worker", "-n", f"{name}@rig", "-l", "INFO", "-Q", queues, "-c", str(concurrency)]
+    options = ["-n", f"{name}@rig", "-l", "INFO", "-Q", queues, "-c", str(concurrency)]
+    return [*(by or CELERY), "-A", "osml_tasks", "worker", *options]

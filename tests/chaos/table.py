@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 
 from rich.table import Table
@@ -18,7 +19,7 @@ BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
 def cells(row: Row) -> list[str]:
     """A row as texts, in the order of the columns."""
-    seconds = "—" if row.seconds_until_work is None else f"{row.seconds_until_work:.0f}"
+    seconds = "—" if row.seconds_until_work is None else str(ceil(row.seconds_until_work))
     figures = (row.times, row.tiles, row.lost, row.doubled, row.wasted, row.left)
     return [row.fault, *map(str, figures), seconds, row.note]
 

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 from typing import TYPE_CHECKING, Any
 
+from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
 from tests.chaos.row import Row
 from tests.integration.fleet import INPUTS, wait_until, write_tiles
@@ -23,11 +24,24 @@ PATIENCE = 300.0
 _LOOK_EVERY = 0.4
 
 
+class TrialOverError(Exception):
+    """A client that waits for its job has ended before the fault was complete."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(f"the client has ended too early: {trial.client.log_text()[-500:]}")
+        self.trial = trial
+
+
 class Trial:
     """A job of numbered tiles, one to three features each, that a client waits for.
 
+    :ivar folder: where its tiles are; workers may read them.
+    :ivar output: the file that the result goes to.
+    :ivar client: who waits for it now.
     :ivar struck_at: when the fault came, and came again, or was over.
     """
+
+    client: ChildProcess
 
     def __init__(
         self, rig: Rig, directory: Path, tiles: int, endpoint: str, scripts: Mapping[str, Mapping[str, Any]]
@@ -39,22 +53,57 @@ class Trial:
         self.report_file = directory / "report.json"
         self.struck_at: list[float] = []
         self._name = directory.name
-        self._folder = rig.fleet.tiles / directory.name
+        self.folder = rig.fleet.tiles / directory.name
         own = {f"t{number:04d}": {"features": 1 + number % 3} for number in range(tiles)}
         self._scripts = {name: script | dict(scripts.get(name, {})) for name, script in own.items()}
         self._jobs_before = rig.job_ids()
         self._job_id = ""
         self._moved: list[float] = []
         self._over = Event()
+        self._watching: Thread | None = None
         directory.mkdir()
 
     def start(self, *options: str, command: tuple[str, ...] = (), **variables: str) -> None:
         """Have a client start the job."""
-        write_tiles(self._folder, self._scripts)
-        outcome = () if "--no-wait" in options else ("-o", self.output, "--report", self.report_file)
-        arguments = ("detect", self._folder, "--endpoint", self.endpoint, *outcome, *options)
-        self.client: ChildProcess = self.rig.client("detect", *arguments, command=command, **variables)
-        Thread(target=self._watch, daemon=True).start()
+        write_tiles(self.folder, self._scripts)
+        arguments = ("detect", self.folder, "--endpoint", self.endpoint, *self._outcome, *options)
+        self.client = self.rig.client("detect", *arguments, command=command, **variables)
+        self._begin()
+
+    def start_again(self, *options: str, **variables: str) -> None:
+        """Have another client start it as a new job, where nothing came of the first."""
+        self._jobs_before, self._job_id = self.rig.job_ids(), ""
+        self.start(*options, **variables)
+
+    def start_by_name(self, task_id: str, clients: int) -> None:
+        """Have clients start it by a message alone, all with the same task id and at the same time."""
+        write_tiles(self.folder, self._scripts)
+        together = Barrier(clients)
+
+        def send() -> None:
+            app = new_app(self.rig.broker.url, self.rig.broker.url)
+            together.wait()
+            app.send_task("osml_tasks.detect", [str(self.folder)], {"endpoint": self.endpoint}, task_id=task_id)
+
+        senders = [Thread(target=send) for _ in range(clients)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        self._begin()
+
+    def fetch(self) -> None:
+        """Have another client fetch the result, which :meth:`wait` is then about."""
+        self.client = self.rig.client("result", "result", self.job_id, *self._outcome)
+
+    @property
+    def _outcome(self) -> tuple[str | Path, ...]:
+        return ("-o", self.output, "--report", self.report_file)
+
+    def _begin(self) -> None:
+        if self._watching is None:
+            self._watching = Thread(target=self._watch, daemon=True)
+            self._watching.start()
 
     @property
     def job_id(self) -> str:
@@ -81,11 +130,17 @@ class Trial:
         self.until(lambda: len(self.invocations()) >= share * self.tiles)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something; in vain, if the client ends first."""
+        """Wait for something.
+
+        :raises TrialOverError: the client has ended meanwhile.
+        """
 
         def now_or_never() -> bool:
-            assert condition() or self.client.is_alive(), f"the client has ended: {self.client.log_text()[-500:]}"
-            return condition()
+            if condition():
+                return True
+            if not self.client.is_alive():
+                raise TrialOverError(self)
+            return False
 
         wait_until(now_or_never, PATIENCE)
 
@@ -100,13 +155,13 @@ class Trial:
     def row(self, times: int, note: str = "") -> Row:
         """Wait for the end, sweep, and count."""
         status = self.wait()
-        self._over.set()
+        self.end()
         self._moved.append(time.monotonic())
         return self.count(times, note if status == 0 else f"{note} exit {status}: {self._last_words()}".strip())
 
     def count(self, times: int, note: str = "") -> Row:
         """Sweep, and count what is in the result."""
-        self._over.set()
+        self.end()
         found = Counter(self._found())
         invoked = self.invocations()
         left = self.rig.sweep()
@@ -121,6 +176,13 @@ class Trial:
             seconds_until_work=self.stillness(),
             note=note,
         )
+
+    def end(self) -> None:
+        """Look no more how it moves."""
+        self._over.set()
+        if self._watching is not None:
+            self._watching.join()
+            self._watching = None
 
     def stillness(self) -> float | None:
         """The longest time in which nothing moved once the fault had come, s; None if it never came."""

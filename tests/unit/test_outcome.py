@@ -9,8 +9,8 @@ import pytest
 
 from osml_tasks.cli import EXIT_JOB_FAILED
 from osml_tasks.cli.outcome import finish
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Round
-from osml_tasks.records import JobStatus
 
 OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")
 JOB = Job("job-1", "ships", (Round(20, 10),), 1e9, "tiles", "in/", "outputs", OPTIONS)

@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Round
-from osml_tasks.records import JobStatus
 from osml_tasks.report import TileFailure, report_lines, report_of
 
 OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")

@@ -1,0 +1,73 @@
+"""A broker that dies, forgets, or takes nothing."""
+
+from __future__ import annotations
+
+import time
+
+from tests.chaos.faults import fault
+from tests.chaos.rig import Rig
+from tests.chaos.row import Row
+
+AWAY_SECONDS = 60.0
+FULL_SECONDS = 20.0
+OLD_SECONDS = 60.0
+
+
+@fault("the broker restarts with its data", quick=True)
+def restart(rig: Rig) -> Row:
+    trial = rig.start_job(200)
+    for share in (0.2, 0.4, 0.6):
+        trial.reach(share)
+        rig.broker.kill()
+        rig.broker.start_again()
+        trial.struck()
+    return trial.row(times=3)
+
+
+@fault("the broker restarts without its data", quick=True)
+def loss(rig: Rig) -> Row:
+    trial = rig.start_job(200)
+    trial.reach(0.4)
+    rig.broker.kill()
+    rig.broker.lose_data()
+    rig.broker.start_again()
+    trial.struck()
+    return trial.row(times=1)
+
+
+@fault("the broker is away for a minute")
+def away(rig: Rig) -> Row:
+    trial = rig.start_job(200)
+    trial.reach(0.4)
+    rig.broker.kill()
+    time.sleep(AWAY_SECONDS)
+    rig.broker.start_again()
+    trial.struck()
+    return trial.row(times=1)
+
+
+@fault("the broker has no memory left for 20 s (maxmemory, noeviction)")
+def full(rig: Rig) -> Row:
+    trial = rig.start_job(200)
+    trial.reach(0.4)
+    broker = rig.broker.client
+    broker.config_set("maxmemory-policy", "noeviction")
+    broker.config_set("maxmemory", "1mb")
+    time.sleep(FULL_SECONDS)
+    broker.config_set("maxmemory", "0")
+    trial.struck()
+    return trial.row(times=1)
+
+
+@fault("the broker restarts with data that are a minute old")
+def old(rig: Rig) -> Row:
+    trial = rig.start_job(400, endpoint="slow")
+    trial.reach(0.15)
+    rig.broker.copy_data()
+    time.sleep(OLD_SECONDS)
+    assert trial.client.is_alive()
+    rig.broker.kill()
+    rig.broker.go_back()
+    rig.broker.start_again()
+    trial.struck()
+    return trial.row(times=1)
