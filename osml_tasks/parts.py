@@ -87,7 +87,7 @@ class PartWriter:
         with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
             for lines in self._lines(tiles, arrivals, records):
                 part.write(lines)
-            self._write_failures()
+            self._write_failures(records)
         failed = len(self.failed)
         self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2 if failed else 1)
         return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
@@ -141,12 +141,16 @@ class PartWriter:
         self._metrics.count(Metric.S3_DOWNLOAD_SIZE, len(body))
         return body
 
-    def _write_failures(self) -> None:
+    def _write_failures(self, records: dict[int, TileRecord]) -> None:
         """Before the part is complete, so that no part is without its failures."""
+        uri = self._uri(self._job.failures_key(self._shard.shard))
         if self._failures:
             failures = sorted(self._failures, key=lambda failure: failure.index)
             lines = b"".join(failure.to_json() for failure in failures)
-            self._connections.s3.put(self._uri(self._job.failures_key(self._shard.shard)), lines)
+            self._connections.s3.put(uri, lines)
+        elif any(record.given_up for record in records.values()):
+            # All of them answered late, after a poll that died may have written them down as failed.
+            self._connections.s3.delete([uri])
 
     def _uri(self, key: str) -> S3Uri:
         return self._connections.input_uri(key)

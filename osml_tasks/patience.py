@@ -39,7 +39,7 @@ def clock_is_off(refusal: str, server_time: str = "") -> str | None:
         return None
     there = _moment(server_time)
     by = f" by {abs((datetime.now(UTC) - there).total_seconds()):.0f} s" if there else ""
-    return f"AWS refuses what this machine signs, its clock is off{by}: have it set by NTP ({refusal})"
+    return f"AWS refuses what this machine signs, its clock is off{by}: set it, for instance by NTP ({refusal})"
 
 
 def _moment(text: str) -> datetime | None:

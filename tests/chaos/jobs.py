@@ -14,7 +14,7 @@ from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
 from tests.chaos.trial import Trial
-from tests.integration.slow_way import SlowWay
+from tests.integration.faulty_way import FaultyWay
 
 _CANCELLED = 1
 _LITTLE_AGE = {"ASYNC_SM_MAX_WAIT_TIME": "20", "ASYNC_SM_CLEANUP_LEFTOVER_SECONDS": "20"}
@@ -33,7 +33,7 @@ def same_job(rig: Rig) -> Row:
 
 @fault("a job is cancelled while it submits", quick=True)
 def cancelled_submitting(rig: Rig) -> Row:
-    with SlowWay(rig.fleet.endpoints_url) as endpoints:
+    with FaultyWay(rig.fleet.endpoints_url) as endpoints:
         endpoints.delay = 0.3
         rig.change_workers("submit-1", "submit-2", AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=endpoints.url)
         trial = rig.start_job(200)
@@ -50,7 +50,7 @@ def cancelled_polling(rig: Rig) -> Row:
 
 @fault("a job is cancelled while it assembles")
 def cancelled_assembling(rig: Rig) -> Row:
-    with SlowWay(rig.store.endpoint_url) as s3:
+    with FaultyWay(rig.store.endpoint_url) as s3:
         rig.change_workers("assemble", AWS_ENDPOINT_URL_S3=s3.url)
         trial = rig.start_job(60)
         trial.until(lambda: trial.parts() >= 2)

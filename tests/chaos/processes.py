@@ -12,8 +12,8 @@ from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
 from tests.chaos.trial import Trial
+from tests.integration.faulty_way import FaultyWay
 from tests.integration.fleet import wait_until
-from tests.integration.slow_way import SlowWay
 
 KILL_EVERY = 10.0
 _MANY = 10
@@ -22,7 +22,7 @@ _MEGABYTE = 1 << 20
 
 @fault("a submit worker is killed, parent and children")
 def submit_worker(rig: Rig) -> Row:
-    with SlowWay(rig.fleet.endpoints_url) as endpoints:
+    with FaultyWay(rig.fleet.endpoints_url) as endpoints:
         endpoints.delay = 0.3
         rig.change_workers("submit-1", AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=endpoints.url)
         trial = rig.start_job(200)
@@ -48,7 +48,7 @@ def _kill_at_work(trial: Trial, worker: str) -> None:
 
 @fault("a child of a poll worker is killed at work")
 def child(rig: Rig) -> Row:
-    with SlowWay(rig.store.endpoint_url) as s3:
+    with FaultyWay(rig.store.endpoint_url) as s3:
         rig.change_workers("poll-1", AWS_ENDPOINT_URL_S3=s3.url)
         trial = rig.start_job(200)
         trial.reach(0.2)
@@ -68,7 +68,7 @@ def child(rig: Rig) -> Row:
 
 @fault("the assembling worker is killed in the middle of the result")
 def assembling(rig: Rig) -> Row:
-    with SlowWay(rig.store.endpoint_url) as s3:
+    with FaultyWay(rig.store.endpoint_url) as s3:
         rig.change_workers("assemble", AWS_ENDPOINT_URL_S3=s3.url)
         trial = rig.start_job(150, scripts={f"t{number:04d}": {"features": 600} for number in range(150)})
         trial.until(lambda: rig.state(trial.job_id) is JobState.ASSEMBLING)
@@ -94,7 +94,7 @@ def beat(rig: Rig) -> Row:
 
 @fault("the client is killed while it stages, and started again")
 def staging_client(rig: Rig) -> Row:
-    with SlowWay(rig.store.endpoint_url) as s3:
+    with FaultyWay(rig.store.endpoint_url) as s3:
         s3.delay = 0.5
         trial = rig.start_job(200, AWS_ENDPOINT_URL_S3=s3.url)
         trial.until(lambda: sum("/payloads/" in name for name in rig.objects()) > 20)

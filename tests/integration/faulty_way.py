@@ -7,7 +7,7 @@ import random
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -158,7 +158,8 @@ class FaultyWay:
 
     :param target: the server's URL.
     :ivar url: where to reach it by this way.
-    :ivar delay: s that each request waits, from now on.
+    :ivar delay: s that each piece of a request waits, from now on: its head, and each megabyte of its body.
+    :ivar sent: bytes of requests that were handed on.
     :ivar faults: what goes wrong; the first that happens to a request is all that does.
     """
 
@@ -167,6 +168,7 @@ class FaultyWay:
         self._target = (str(parts.hostname), int(parts.port or 80))
         self.url = ""
         self.delay = 0.0
+        self.sent = 0
         self.faults: list[Fault] = []
         self._loop = asyncio.new_event_loop()
         self._serving = Event()
@@ -213,6 +215,12 @@ class FaultyWay:
             requests.close()
             writer.close()
 
+    async def _pass(self, piece: bytes, requests: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(self.delay)
+        self.sent += len(piece)
+        requests.write(piece)
+        await requests.drain()
+
     async def _hand_on(
         self,
         reader: asyncio.StreamReader,
@@ -224,17 +232,21 @@ class FaultyWay:
         head = await reader.readuntil(b"\r\n\r\n")
         request = _request(head)
         fault = next((fault for fault in self.faults if fault.happens_to(request)), Fault())
-        if wait := self.delay + fault.slow:
-            await asyncio.sleep(wait)
+        await asyncio.sleep(fault.slow)
         if fault.resets:
             return _reset(writer)
+        if b"expect" in _headers(head):
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if fault.before is not None:
-            await _drop_body(head, reader, writer)
+            await asyncio.sleep(self.delay)
+            async for _ in _body(head, reader):
+                pass
             answer = fault.before()
             return await _send(replace(answer, body=b"") if request.verb == "HEAD" else answer, writer)
-        requests.write(head)
-        await _copy_body(head, reader, requests)
-        answer = await _read_answer(answers, request.verb, writer)
+        await self._pass(head, requests)
+        async for piece in _body(head, reader):
+            await self._pass(piece, requests)
+        answer = await _read_answer(answers, request.verb)
         return await _send(fault.after(answer) if fault.after else answer, writer)
 
 
@@ -263,12 +275,12 @@ def _moment(text: bytes) -> datetime:
     return datetime.fromisoformat(text.decode().replace("Z", "+00:00"))
 
 
-async def _copy_body(head: bytes, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _body(head: bytes, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The body of a request in pieces, as it comes."""
     headers = _headers(head)
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-        async for piece in _chunks(source, whole=True):
-            sink.write(piece)
-            await sink.drain()
+        async for chunk in _chunks(source, whole=True):
+            yield chunk
         return
     left = int(headers.get(b"content-length", b"0"))
     while left:
@@ -276,27 +288,14 @@ async def _copy_body(head: bytes, source: asyncio.StreamReader, sink: asyncio.St
         if not piece:
             raise asyncio.IncompleteReadError(b"", left)
         left -= len(piece)
-        sink.write(piece)
-        await sink.drain()
+        yield piece
 
 
-async def _drop_body(head: bytes, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    headers = _headers(head)
-    if b"expect" in headers:
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-        async for _ in _chunks(source, whole=True):
-            pass
-    else:
-        await source.readexactly(int(headers.get(b"content-length", b"0")))
-
-
-async def _read_answer(source: asyncio.StreamReader, verb: str, writer: asyncio.StreamWriter) -> Answer:
+async def _read_answer(source: asyncio.StreamReader, verb: str) -> Answer:
     head = await source.readuntil(b"\r\n\r\n")
     headers, status = _headers(head), int(head.split(b" ", 2)[1])
     if status == 100:
-        writer.write(head)
-        return await _read_answer(source, verb, writer)
+        return await _read_answer(source, verb)
     if verb == "HEAD" or status in (204, 304):
         return Answer(head, b"")
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
@@ -305,7 +304,7 @@ async def _read_answer(source: asyncio.StreamReader, verb: str, writer: asyncio.
     return Answer(head, await source.readexactly(int(headers.get(b"content-length", b"0"))))
 
 
-async def _chunks(source: asyncio.StreamReader, *, whole: bool):  # type: ignore[no-untyped-def]
+async def _chunks(source: asyncio.StreamReader, *, whole: bool) -> AsyncIterator[bytes]:
     """The chunks of a body; ``whole``: with what stands around them, as they came."""
     while True:
         line = await source.readuntil(b"\r\n")

@@ -162,7 +162,7 @@ def test_a_worker_with_a_wrong_clock_uses_up_no_attempt(
     (shard,) = make_job(connections, write_tiles(tiles, {"a": {}, "b": {}}))
     with monkeypatch.context() as patch:
         patch.setattr("botocore.auth.get_current_datetime", lambda: datetime.now(UTC) - timedelta(minutes=10))
-        with pytest.raises(ClockSkewError, match="have it set by NTP"):
+        with pytest.raises(ClockSkewError, match="set it, for instance by NTP"):
             submitted(connections, shard)
     assert connections.records.tiles(shard) == {}
     submitted(connections, shard)

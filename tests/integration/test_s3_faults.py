@@ -149,7 +149,7 @@ def test_a_wrong_clock_is_called_so(s3: S3Manager, way: FaultyWay) -> None:
     message = f"The difference is too large.</Message><ServerTime>{there}</ServerTime><Message>"
     way.shows(refuse(403, "RequestTimeTooSkewed", message))
     for name in ("get", "put", "list"):
-        with pytest.raises(S3ClockSkewError, match=r"clock is off by 120\d s: have it set by NTP") as error:
+        with pytest.raises(S3ClockSkewError, match=r"clock is off by 120\d s: set it, for instance by NTP") as error:
             REQUESTS[name][0](s3)
         assert not isinstance(error.value, S3AccessError)
 

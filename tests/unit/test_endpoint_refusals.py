@@ -85,7 +85,7 @@ def test_a_wrong_clock_is_this_machines_fault_and_nobody_elses(code: str, messag
     there = datetime.now(UTC) - timedelta(seconds=605)
     error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": format_datetime(there, usegmt=True)}
     with pytest.raises(
-        ClockSkewError, match=r"^endpoint 'ships': .*clock is off by 60\d s: have it set by NTP"
+        ClockSkewError, match=r"^endpoint 'ships': .*clock is off by 60\d s: set it, for instance by NTP"
     ) as caught:
         invoke(Endpoint(error), INVOCATION, b"tile")
     assert not isinstance(caught.value, InvocationError)
