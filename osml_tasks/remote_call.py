@@ -53,19 +53,19 @@ def called_job(
     if not here.claims.claim(claim, token, CLAIM_SECONDS):
         raise JobBusyError(f"job {job_id} is being created by another task")
     try:
-        return _job_and_shards(here, job_id, sources, endpoint)
+        return _job_and_shards(here, job_id, named, endpoint)
     finally:
         here.claims.unclaim(claim, token)
 
 
-def _job_and_shards(here: Connections, job_id: str, sources: str | list[str], endpoint: str) -> tuple[Job, list[Shard]]:
+def _job_and_shards(here: Connections, job_id: str, sources: list[str], endpoint: str) -> tuple[Job, list[Shard]]:
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)
     except (JobNotFoundError, ObjectNotFoundError) as error:
         if isinstance(error, ObjectNotFoundError) and here.records.state(job_id).is_over:
             return job, []
-        tiles = _tiles_within_reach(named, here.config)
+        tiles = _tiles_within_reach(sources, here.config)
         return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
 
 
