@@ -68,6 +68,27 @@ def test_an_invocation_carries_its_names_and_either_body_or_location(
     assert accepted == Accepted(S3Uri("outputs", "a.out"), S3Uri("failures", "a.out"))
 
 
+@pytest.mark.parametrize("key", ["a\nb", "a\r\n b", "a\tb", "\x00", "\x7f", "k" * 1013])
+def test_an_object_that_no_request_can_name_is_rejected_without_a_request(key: str) -> None:
+    with pytest.raises(RejectedError, match="rename the object") as caught:
+        invoke(Endpoint(AssertionError("a request was made")), INVOCATION, S3Uri("bucket", key))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=100))
+def test_an_object_of_any_other_name_is_asked_for_by_its_name(key: str) -> None:
+    asked: list[object] = []
+
+    class Recorder(Endpoint):
+        def invoke_endpoint_async(self, **request: Any) -> dict[str, str]:
+            asked.append(request["InputLocation"])
+            return super().invoke_endpoint_async()
+
+    invoke(Recorder({"OutputLocation": "s3://outputs/a.out"}), INVOCATION, S3Uri("bucket", key))
+    assert asked == [f"s3://bucket/{key}"]
+
+
 @pytest.mark.parametrize("failure", [{}, {"FailureLocation": ""}])
 def test_an_endpoint_need_not_keep_failures(failure: dict[str, str]) -> None:
     answer = {"OutputLocation": "s3://outputs/a.out"} | failure
