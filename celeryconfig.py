@@ -40,7 +40,6 @@ worker_eta_task_limit = None  # countdowns do not count: few wait, and an idle w
 task_acks_late = True  # a message is done when its work is
 task_reject_on_worker_lost = True  # and comes back when the process that did it was killed
 worker_cancel_long_running_tasks_on_connection_loss = False  # what is at work ends, though the broker is away
-worker_consumer = "osml_tasks.consumer:Consumer"  # a broker that goes away twice within seconds ends no worker
 task_publish_retry_policy = {  # a broker that restarts is waited for, 45 s: a step that cannot send the next is lost
     "max_retries": 12,
     "interval_start": 0,

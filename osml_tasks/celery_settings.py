@@ -59,7 +59,6 @@ DEFAULTS: dict[str, Any] = {
     # shard in flight; a limit would have an idle worker refuse what is due now.
     "worker_eta_task_limit": None,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    "worker_consumer": "osml_tasks.consumer:Consumer",
     # Flower and `celery events` see only what is sent; five small events a step of a shard.
     "worker_send_task_events": True,
     "task_send_sent_event": True,
