@@ -200,6 +200,12 @@ def test_a_record_that_is_called_like_no_job_is_none(job_id: object) -> None:
         Job.from_json(json.dumps(json.loads(job.to_json()) | {"job_id": job_id}).encode())
 
 
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_a_record_that_is_none_is_said_to_be_none(text: bytes) -> None:
+    with pytest.raises(NotAllowedError):
+        Job.from_json(text)
+
+
 CONFIG = AsyncEndpointConfig(input_bucket="tiles", output_bucket="outputs", input_prefix="in/")
 
 
