@@ -156,6 +156,26 @@ def test_what_s3_does_not_delete_when_it_is_throttled_the_sweep_deletes_later(
     assert fleet.objects() == []
 
 
+@pytest.mark.parametrize("fault", [slow_down, access_denied])
+def test_an_upload_that_s3_refuses_uses_up_no_attempt(
+    fleet: Fleet, connections: Connections, way: FaultyWay, tiles: Path, fault: Callable[[], Fault]
+) -> None:
+    through_s3 = with_options(connections, inline_payload_max_bytes=0, max_retries=0)
+    (shard,) = make_job(through_s3, write_tiles(tiles, {"a": {}, "b": {}}))
+    shown = way.shows(fault(), "PUT", key=r"0000001$")
+    with pytest.raises(S3OperationError, match=r"^PUT s3://\S+/0000001 "):
+        submitted(through_s3, shard)
+    assert {index: record.invoked_at is not None for index, record in through_s3.records.tiles(shard).items()} == {
+        0: True
+    }
+    shown.times = 0
+    submitted(through_s3, shard)
+    collected(through_s3, shard)
+    handle = ended(through_s3, shard)
+    assert names(handle.result()["features"]) == ["a", "b"]
+    handle.discard()
+
+
 def test_a_worker_with_a_wrong_clock_uses_up_no_attempt(
     fleet: Fleet, connections: Connections, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
