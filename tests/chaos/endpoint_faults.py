@@ -51,7 +51,7 @@ def garbles(rig: Rig) -> Row:
 
 @fault("four outputs have 100 MB each", wastes=False)
 def large(rig: Rig) -> Row:
-    scripts = {f"t{number:04d}": {"features": 1, "padding": _MEGABYTES_100} for number in (10, 11, 12, 90)}
+    scripts = {f"t{number:04d}": {"features": 1, "feature_bytes": _MEGABYTES_100} for number in (10, 11, 12, 90)}
     trial = rig.start_job(100, scripts=scripts)
     trial.reach(1.0)
     trial.struck()
@@ -60,7 +60,7 @@ def large(rig: Rig) -> Row:
 
 @fault("an output has 200 MB, more than is read", wastes=False)
 def too_large(rig: Rig) -> Row:
-    trial = rig.start_job(100, scripts={"t0010": {"features": 1, "padding": _MEGABYTES_200}})
+    trial = rig.start_job(100, scripts={"t0010": {"features": 1, "feature_bytes": _MEGABYTES_200}})
     trial.reach(1.0)
     trial.struck()
     return trial.row(times=1, reason="unparsable")

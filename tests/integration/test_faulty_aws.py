@@ -13,7 +13,8 @@ from osml_tasks.collection import collect_shard
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ClockSkewError, S3OperationError
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Shard
+from osml_tasks.jobs import Reason, Shard
+from osml_tasks.polling import give_up
 from osml_tasks.sweep import clean_up_jobs
 from tests.integration.faulty_way import Fault, FaultyWay, access_denied, late, slow_down, truncated
 from tests.integration.fleet import Fleet, names, wait_until, write_tiles
@@ -105,10 +106,15 @@ def test_failures_are_in_the_report_whatever_a_listing_shows(
 def test_a_list_of_failures_that_a_dead_poll_has_left_is_not_believed(
     fleet: Fleet, connections: Connections, tiles: Path
 ) -> None:
+    """It gave a tile up and died before the part was there; then the tile's output came after all."""
     shard = answered(fleet, connections, write_tiles(tiles, {"a": {}}))
     stale = connections.input_uri(connections.job(shard.job).failures_key(shard.shard))
     connections.s3.put(stale, b'[0,"a","timeout","nothing came",1]\n')
+    (record,) = connections.records.tiles(shard).values()
+    connections.records.set_tiles(shard, {0: give_up(record, Reason.TIMEOUT, "nothing came")})
     collected(connections, shard)
+    assert connections.s3.head(stale) is None
+    connections.s3.put(stale, b'[0,"a","timeout","nothing came",1]\n')
     handle = ended(connections, shard)
     assert (handle.report()["failed"], handle.report()["failures"]) == (0, [])
     handle.discard()
