@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PAUSES = (0.2, 0.8)
+_LONG_SECONDS = 10
+"""What has failed for so long is not made again here, s: the task comes back to it."""
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 _ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
 _SERVER_TIME = re.compile(r"<ServerTime>(.*?)</ServerTime>")
@@ -28,19 +30,22 @@ _ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Make a request up to three times, within a second: for what obstore itself does not try again.
+    """Make a request up to three times: for what obstore itself does not try again, or not for long enough.
 
     That is an access denied in passing, an answer cut short, a listing that cannot be read.
 
     :param sleep: waits so many seconds.
     :raises S3OperationError: the last time as well; an object that does not exist is asked for once.
     """
+    began = time.monotonic()
     for pause in _PAUSES:
         try:
             return request()
         except ObjectNotFoundError:
             raise
         except S3OperationError:
+            if time.monotonic() - began > _LONG_SECONDS:
+                raise
             sleep(pause)
     return request()
 
