@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
@@ -23,6 +24,10 @@ from tests.integration.fleet import (
     start_python,
     wait_until,
 )
+
+# How long an example takes is the machine's matter, which may be busy.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
