@@ -17,6 +17,7 @@ from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
+from osml_tasks.messages import check_rounds
 from osml_tasks.parts import parts_there, read_failures
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
@@ -31,11 +32,13 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
     """Write result and report, end the job and clean up after it. Done twice, or too late, it changes nothing.
 
     :param rounds: how many the job had when this was asked for.
+    :raises MessageRefusedError: it never had so many.
     :raises PartsMissingError: shards are not finished.
     :raises S3OperationError: S3 does not answer.
     :raises WorkerStoppingError: this worker has no time for the rest.
     """
     job = connections.job(job_id)
+    check_rounds(job, rounds)
     records = connections.records
     if records.state(job_id) is JobState.COMPLETED:
         records.close(job_id, records.now())

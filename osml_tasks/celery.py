@@ -15,7 +15,8 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 from kombu.utils.url import maybe_sanitize_url
 
-from osml_tasks.celery_settings import DEFAULT_BROKER_URL
+from osml_tasks.broker_url import check_broker_url, check_result_backend
+from osml_tasks.celery_settings import DEFAULT_BROKER_URL, tls_options
 from osml_tasks.errors import ExtensionConfigurationError
 
 
@@ -24,12 +25,24 @@ class _App(Celery):
 
     loader_cls = "osml_tasks.celery_settings:SettingsLoader"
     amqp_cls = "osml_tasks.labels:LabelledMessages"
+    task_cls = "osml_tasks.checked_task:CheckedTask"
 
     def _load_config(self) -> Any:
         settings = super()._load_config()  # type: ignore[misc]
         if not settings.result_backend:
             settings.result_backend = settings.broker_url
+        _check_urls(settings)
+        settings.broker_use_ssl = tls_options(settings.broker_url, settings.broker_use_ssl)
+        settings.redis_backend_use_ssl = tls_options(settings.result_backend, settings.redis_backend_use_ssl)
         return settings
+
+
+def _check_urls(settings: Any) -> None:
+    # Celery takes a list of brokers, too, and backends that are no URL; those fail where they are used.
+    if isinstance(settings.broker_url, str):
+        check_broker_url(settings.broker_url)
+    if isinstance(settings.result_backend, str):
+        check_result_backend(settings.result_backend)
 
 
 class _Publisher(_App):
@@ -78,8 +91,13 @@ def state_client(app: Celery) -> Any:
     """
     try:
         client = getattr(app.backend, "client", None)
-    except ImproperlyConfigured:
+    except (ImproperlyConfigured, ImportError):
         client = None
+    except ValueError as error:
+        where = maybe_sanitize_url(str(app.conf.result_backend))
+        raise ExtensionConfigurationError(
+            f"the result backend {where} cannot be used: {' '.join(str(error).split())}"
+        ) from None
     if not hasattr(client, "register_script"):
         where = maybe_sanitize_url(str(app.conf.result_backend))
         raise ExtensionConfigurationError(

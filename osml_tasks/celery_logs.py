@@ -41,7 +41,8 @@ class _Origin(logging.Filter):
         arguments = (current_task.request.kwargs if current_task else None) or {}
         job, shard = arguments.get("job"), arguments.get("shard")
         fields: dict[str, Any] = about(
-            job=job if isinstance(job, str) else None, shard=shard if isinstance(shard, int) else None
+            job=job if isinstance(job, str) and len(job) <= 40 else None,
+            shard=shard if isinstance(shard, int) else None,
         )["fields"]
         return fields
 

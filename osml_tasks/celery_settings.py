@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 from celery.loaders.app import AppLoader
 from kombu import Exchange, Queue
+from kombu.utils.url import parse_url
 
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.records import RECORD_SECONDS
@@ -37,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
+    "worker_consumer": "osml_tasks.admission:Consumer",
     "task_queues": [Queue(name, Exchange("osml"), routing_key=name) for name in QUEUES],
     "task_default_exchange": "osml",
     "task_default_queue": CLEANUP_QUEUE,
@@ -76,8 +79,40 @@ SHORTEST_VISIBILITY_TIMEOUT = 90
 """Less, and a message would be delivered a second time while its task is at work or waits for its countdown, s."""
 
 
+_CHECKED = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+_TLS_SETTINGS = ("broker_use_ssl", "redis_backend_use_ssl")
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def tls_options(url: object, given: object) -> object:
+    """How a server's certificate is looked at: where nobody says otherwise, ``rediss://`` has it checked.
+
+    Left to themselves, kombu would take any certificate, Celery's result backend would refuse to start, and
+    Flower would not see what stands in the URL.
+
+    :param url: a broker's or result backend's.
+    :param given: what an operator has set for it; the URL goes before that.
+    """
+    if not str(url).startswith("rediss://"):
+        return given
+    return {**_CHECKED, **(given if isinstance(given, dict) else {}), **parse_url(str(url)).get("ssl", {})}
+
+
+def tls_complaints(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Which files for TLS are missing, a line each."""
+    for setting in _TLS_SETTINGS:
+        options = settings.get(setting)
+        if not isinstance(options, dict):
+            continue
+        for name in _TLS_FILES:
+            path = options.get(name)
+            if path and not Path(path).is_file():
+                yield f"{name} of {setting} is {path!r}: there is no such file, correct it here or in the URL"
+
+
 def complaints(settings: Mapping[str, Any]) -> Iterator[str]:
     """What an operator's settings break, a line each."""
+    yield from tls_complaints(settings)
     options = settings.get("broker_transport_options") or {}
     timeout = options.get("visibility_timeout")
     broker = str(settings.get("broker_url"))
@@ -89,7 +124,14 @@ def complaints(settings: Mapping[str, Any]) -> Iterator[str]:
         )
     if broker.startswith(("amqp", "pyamqp")) and options.get("confirm_publish") is not True:
         yield "confirm_publish in broker_transport_options is not on: RabbitMQ may lose what is sent, set it to True"
-    for name in ("task_serializer", "result_serializer", "accept_content", "task_acks_late", "task_routes"):
+    for name in (
+        "task_serializer",
+        "result_serializer",
+        "accept_content",
+        "worker_consumer",
+        "task_acks_late",
+        "task_routes",
+    ):
         if settings.get(name) != DEFAULTS[name]:
             yield f"{name} is {settings.get(name)!r}: leave it at {DEFAULTS[name]!r}"
 

@@ -19,6 +19,8 @@ from osml_tasks.jobs import is_made_here
 from osml_tasks.ledger import LEDGER_SECONDS, CleanupFailure, Ledger, MemoryLedger, Outcome, ResourceType
 from osml_tasks.logs import about
 from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
+from osml_tasks.s3_settings import S3Settings
+from osml_tasks.s3_uri import is_uri
 
 __all__ = ["Cleanup", "CleanupPolicy", "ResourceManager", "ResourceType"]
 
@@ -59,7 +61,7 @@ class ResourceManager:
 
     def __init__(self, config: AsyncEndpointConfig, s3: S3Manager | None = None, ledger: Ledger | None = None) -> None:
         self._config = config
-        self._s3 = s3 or S3Manager()
+        self._s3 = s3 or S3Manager(settings=S3Settings.of(config))
         self._ledger: Ledger = ledger or MemoryLedger()
         # Files and workers are this host's: no other process could clean them up.
         self._here: Ledger = MemoryLedger(clock=self._ledger.now) if self._ledger.lasting else self._ledger
@@ -76,16 +78,33 @@ class ResourceManager:
         return self._ledger
 
     def may_delete(self, uri: S3Uri) -> bool:
-        """Whether an object lies where the configuration lets this program delete."""
+        """Whether an object lies where the configuration lets this program delete, and may be one of its own.
+
+        Where no prefix tells, payloads and results are known by the directory of their job, and outputs by that
+        or by the ending that every endpoint gives them.
+        """
+        if uri.has_odd_parts:
+            return False
+        if self._is_input(uri):
+            return True
         config = self._config
-        if uri.bucket == config.input_bucket and uri.key.startswith(config.input_prefix):
-            return True
-        if uri.bucket == config.failure_bucket != config.output_bucket:
-            return True
-        if uri.bucket != config.output_bucket:
+        has_prefix = uri.bucket == config.output_bucket and config.output_prefix != ""
+        return self.may_be_answer(uri) and (has_prefix or uri.key.endswith(".out") or _is_of_a_job(uri))
+
+    def _is_input(self, uri: S3Uri) -> bool:
+        config = self._config
+        if uri.bucket != config.input_bucket or not uri.key.startswith(config.input_prefix):
+            return False
+        return config.input_prefix != "" or is_made_here(uri.key.partition("/")[0])
+
+    def may_be_answer(self, uri: S3Uri) -> bool:
+        """Whether an object lies where the configuration has outputs and failure objects."""
+        config = self._config
+        if uri.bucket not in config.readable_output_buckets or uri.has_odd_parts:
             return False
         # An endpoint's failure objects may lie beside its outputs: there ours are known by their directory.
-        return uri.key.startswith(config.output_prefix) or any(map(is_made_here, uri.key.split("/")))
+        elsewhere = uri.bucket == config.output_bucket and not uri.key.startswith(config.output_prefix)
+        return not elsewhere or _is_of_a_job(uri)
 
     def register_s3_object(self, uri: S3Uri | str) -> None:
         """Know of an object that this program made, or was answered for its own invocation.
@@ -198,6 +217,7 @@ class ResourceManager:
     def _delete_entered(self, names: Sequence[str]) -> Cleanup:
         if not names:
             return Cleanup()
+        names = self._without_rubbish(names)
         allowed = {name: uri for name in names if self.may_delete(uri := S3Uri.parse(name))}
         # Entered with another configuration: for a process that has it.
         elsewhere = "it is under none of the configured buckets and prefixes"
@@ -211,6 +231,14 @@ class ResourceManager:
                 logger.warning("%s is given up: no configuration has allowed to delete it", name)
                 self._ledger.strike(ResourceType.S3_OBJECT, [name])
         return Cleanup(len(names) - len(left), len(left))
+
+    def _without_rubbish(self, names: Iterable[str]) -> list[str]:
+        """Entries that name an object; any other is taken off, for it would stand in the way of all others."""
+        rubbish = [name for name in names if not is_uri(name)]
+        for name in rubbish:
+            logger.warning("an entry of the cleanup ledger is dropped: %r is not an S3 URI", name[:200])
+        self._ledger.strike(ResourceType.S3_OBJECT, rubbish)
+        return [name for name in names if is_uri(name)]
 
     def delete(self, uris: Iterable[S3Uri], *, job_id: str) -> Cleanup:
         """Delete objects of a job now, whatever the policy; those that stay are tried again with the whole job."""
@@ -289,3 +317,8 @@ class ResourceManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_of_a_job(uri: S3Uri) -> bool:
+    """Whether an object, or a directory, is in one that is called like a job, or is that."""
+    return any(map(is_made_here, uri.key.split("/")))

@@ -61,7 +61,7 @@ def collect_shard(
     :param publish: sends messages of other shards whose turn has come.
     :raises S3OperationError: S3 did not answer; to be tried again.
     """
-    job = connections.job(shard.job)
+    job = connections.job_of(shard)
     records = connections.records
     progress = records.progress(shard)
     if records.state(job.job_id).is_over or progress.shards_finished:
@@ -82,6 +82,7 @@ class _Collector:
         self._publish = publish
         self._now = connections.records.now()
         self._records = connections.records.tiles(shard)
+        self._paths = connections.records.paths(job.job_id)
         self._metrics = AsyncMetricsTracker()
         self._indexes = range(shard.first, shard.first + shard.tiles)
 
@@ -93,6 +94,7 @@ class _Collector:
             self._publish(self._connections.capacity.keep(self._job.endpoint, self._shard, 0).messages)
             return Collection(finished=self._shard.tiles)
         standings = {index: self._standing(index, arrivals) for index in self._indexes}
+        self._look_closer(standings, arrivals)
         self._settle(standings, arrivals)
         counts = Counter(standings.values())
         finished = counts[Standing.SUCCEEDED] + counts[Standing.FAILED]
@@ -121,22 +123,22 @@ class _Collector:
         return self._connections.s3.head(part) is not None
 
     def _arrivals(self) -> Arrivals:
-        paths = self._connections.records.paths(self._job.job_id)
         listing = _Listing(self._connections, self._shard)
+        # A record may be older than the latest attempt.
+        attempts = self._job.options.max_retries + 1
         outputs, failures = {}, {}
         for index, record in self._records.items():
-            if output := listing.first(self._outputs(record, index, paths)):
+            if output := listing.first(self._outputs(record, index, max(attempts, record.attempt))):
                 outputs[index] = output
-            elif record.in_flight and (failure := listing.first(_failures(record, index, self._shard, paths))):
+            elif record.in_flight and (failure := listing.first(_failures(record, index, self._shard, self._paths))):
                 failures[index] = failure
         return Arrivals(outputs, failures)
 
-    def _outputs(self, record: TileRecord, index: int, paths: OutputPaths) -> Iterator[S3Uri]:
+    def _outputs(self, record: TileRecord, index: int, attempts: int) -> Iterator[S3Uri]:
         """Where a tile's output may be: earliest attempt first, so that the choice never changes."""
-        if paths.output:
-            directory = S3Uri.parse(f"{paths.output}/{self._shard.name}")
-            # Of every attempt, for a record may be older than the latest.
-            for attempt in range(1, max(record.attempt, self._job.options.max_retries + 1) + 1):
+        if self._paths.output:
+            directory = S3Uri.parse(f"{self._paths.output}/{self._shard.name}")
+            for attempt in range(1, attempts + 1):
                 yield directory.child(output_filename(index, attempt))
         if record.output:
             yield S3Uri.parse(record.output)
@@ -149,6 +151,21 @@ class _Collector:
             options=self._job.options,
             now=self._now,
         )
+
+    def _look_closer(self, standings: dict[int, Standing], arrivals: Arrivals) -> None:
+        """Ask for the outputs of tiles whose time is up by themselves: a listing may be late."""
+        expired = [index for index, found in standings.items() if found is Standing.EXPIRED]
+        for index, output in zip(expired, self._connections.overlap(self._output, expired), strict=True):
+            if output is not None:
+                arrivals.outputs[index] = output
+                standings[index] = Standing.SUCCEEDED
+
+    def _output(self, index: int) -> S3Object | None:
+        record = self._records[index]
+        places = [*self._outputs(record, index, record.attempt)]
+        if not places or places[-1].bucket not in self._connections.config.readable_output_buckets:
+            return None
+        return self._connections.s3.head(places[-1])
 
     def _settle(self, standings: dict[int, Standing], arrivals: Arrivals) -> None:
         """Decide on tiles whose attempt failed, and write that down."""
@@ -278,7 +295,7 @@ class _Listing:
     def __init__(self, connections: Connections, shard: Shard) -> None:
         self._s3 = connections.s3
         self._shard = shard
-        self._readable = connections.config.readable_output_buckets
+        self._may_be_answer = connections.resources.may_be_answer
         self._directories: dict[S3Uri, dict[S3Uri, S3Object]] = {}
 
     def first(self, uris: Iterator[S3Uri]) -> S3Object | None:
@@ -286,7 +303,7 @@ class _Listing:
         return next((found for uri in uris if (found := self._find(uri))), None)
 
     def _find(self, uri: S3Uri) -> S3Object | None:
-        if uri.bucket not in self._readable:
+        if not self._may_be_answer(uri):
             return None
         directory = uri.parent
         if not f"/{directory.key}".endswith(f"/{self._shard.name}"):

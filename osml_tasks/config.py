@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,17 +15,30 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.one_line import in_one_line
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 # What S3 takes without escaping, so that a key reads the same in a URI, a listing and a policy.
 _PREFIX = r"^[A-Za-z0-9!_.*'()/-]*$"
 
+# What sts:AssumeRole takes (botocore's service model).
+_EXTERNAL_ID = r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$"
 # What PutMetricData, the embedded metric format and aws-embedded-metrics all take.
 _NAMESPACE = re.compile(r"(?!AWS/|:)[A-Za-z0-9._/#:-]{1,255}")
 
+LONGEST_WAIT_SECONDS = 7 * 24 * 3600
+"""The longest time that anything is waited for, s: records of jobs are kept for so long."""
+_LONGEST_KEPT_SECONDS = 366 * 24 * 3600
+_SHORTEST_POLL_SECONDS = 0.01
+_MOST_IN_FLIGHT = 1_000_000
+
 INLINE_BODY_MAX_BYTES = 128_000
 """The largest ``Body`` of ``InvokeEndpointAsync``, in bytes (botocore's service model)."""
+
+_LONGEST_SHOWN = 200
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _LONGEST_SHOWN
 
 
 class CleanupPolicy(StrEnum):
@@ -33,6 +47,14 @@ class CleanupPolicy(StrEnum):
     IMMEDIATE = "immediate"
     DELAYED = "delayed"
     DISABLED = "disabled"
+
+
+class Encryption(StrEnum):
+    """How S3 encrypts what is written."""
+
+    S3 = "AES256"
+    KMS = "aws:kms"
+    KMS_TWICE = "aws:kms:dsse"
 
 
 class LogFormat(StrEnum):
@@ -53,8 +75,11 @@ def _directories(value: object) -> object:
 
 def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     for root in roots:
+        shown = in_one_line(repr(str(root)), _LONGEST_SHOWN // 2)
         if not root.is_absolute():
-            raise ValueError(f"{str(root)!r} is not an absolute path")
+            raise ValueError(f"{shown} is not an absolute path")
+        if {os.pathsep, "\0"} & set(str(root)):
+            raise ValueError(f"{shown} has a character that no variable can name a directory with")
     return roots
 
 
@@ -68,6 +93,20 @@ def _prefix(value: object) -> object:
     return value
 
 
+def _locations(value: object) -> object:
+    """Split a list of S3 URIs at commas and spaces; leave anything else to pydantic."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _as_location(text: str) -> str:
+    """Bring ``s3://bucket/prefix`` to the form ``s3://bucket/prefix/``."""
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    prefix = str(_prefix(prefix))
+    if not text.startswith("s3://") or not re.match(_BUCKET, bucket) or not re.match(_PREFIX, prefix):
+        raise ValueError(f"{text!r} is not an S3 URI: write s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix}"
+
+
 def _namespace(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
         raise ValueError("use 1 to 255 of A-Z a-z 0-9 . _ / # : -, and neither 'AWS/' nor ':' at the start")
@@ -79,8 +118,11 @@ def _env(*names: str) -> AliasChoices:
 
 
 Bucket = Annotated[str, Field(pattern=_BUCKET)]
-Prefix = Annotated[str, BeforeValidator(_prefix), Field(pattern=_PREFIX, max_length=256)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Prefix = Annotated[str, BeforeValidator(_prefix), Field(strict=True, pattern=_PREFIX, max_length=256)]
+Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
+PollSeconds = Annotated[float, Field(ge=_SHORTEST_POLL_SECONDS, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
+KeptSeconds = Annotated[float, Field(ge=0, le=_LONGEST_KEPT_SECONDS, allow_inf_nan=False)]
 
 
 class LogConfig(BaseSettings):
@@ -93,7 +135,9 @@ class LogConfig(BaseSettings):
 
     log_format: LogFormat = Field(LogFormat.HUMAN, validation_alias=_env("ASYNC_SM_LOG_FORMAT"))
     """How workers and beat write their log: ``human`` (default) or ``json``."""
-    external_id: str | None = Field(None, repr=False, validation_alias=_env("ASYNC_SM_EXTERNAL_ID"))
+    external_id: str | None = Field(
+        None, repr=False, pattern=_EXTERNAL_ID, validation_alias=_env("ASYNC_SM_EXTERNAL_ID")
+    )
     """External id that goes with ``assume_role_arn``."""
 
     def __init__(self, **options: Any) -> None:
@@ -120,11 +164,25 @@ class AsyncEndpointConfig(LogConfig):
     failure_bucket: Bucket | None = Field(None, validation_alias=_env("ASYNC_SM_FAILURE_BUCKET"))
     """Bucket of the endpoint's failure objects, where that is not ``output_bucket``."""
 
+    expected_bucket_owner: Account | None = Field(None, validation_alias=_env("ASYNC_SM_EXPECTED_BUCKET_OWNER"))
+    """Account (12 digits) that must own ``input_bucket``, or S3 refuses; and the other buckets, unless
+    ``expected_output_bucket_owner`` is set. Default: nothing is asked."""
+    expected_output_bucket_owner: Account | None = Field(
+        None, validation_alias=_env("ASYNC_SM_EXPECTED_OUTPUT_BUCKET_OWNER")
+    )
+    """Account that must own ``output_bucket`` and ``failure_bucket``. Default ``expected_bucket_owner``."""
+    s3_sse: Encryption | None = Field(None, validation_alias=_env("ASYNC_SM_S3_SSE"))
+    """Encryption of what is written: ``AES256``, ``aws:kms`` or ``aws:kms:dsse``. Default: the bucket's own."""
+    s3_sse_kms_key_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9:/_-]{1,2048}$", validation_alias=_env("ASYNC_SM_S3_SSE_KMS_KEY_ID")
+    )
+    """Key of ``aws:kms`` and ``aws:kms:dsse``: an id, an alias or an ARN. Default: AWS's key for S3."""
+
     max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
     """Longest time in seconds from an invocation to its output. Default 3600."""
-    polling_interval: Seconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
+    polling_interval: PollSeconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
     """Seconds to the first poll, and between polls while tiles keep arriving. Default 5."""
-    max_polling_interval: Seconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
+    max_polling_interval: PollSeconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
     """Longest time in seconds between two polls. Default 60, or ``polling_interval`` if that is more."""
     exponential_backoff_multiplier: float = Field(
         1.5, ge=1, le=10, validation_alias=_env("ASYNC_SM_BACKOFF_MULTIPLIER")
@@ -137,11 +195,9 @@ class AsyncEndpointConfig(LogConfig):
     """Whether objects are deleted at all. Default true."""
     cleanup_policy: CleanupPolicy = Field(CleanupPolicy.IMMEDIATE, validation_alias=_env("ASYNC_SM_CLEANUP_POLICY"))
     """When objects are deleted: ``immediate`` (default), ``delayed`` or ``disabled``."""
-    cleanup_delay_seconds: float = Field(300.0, ge=0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
+    cleanup_delay_seconds: KeptSeconds = Field(300.0, validation_alias=_env("ASYNC_SM_CLEANUP_DELAY_SECONDS"))
     """Age in seconds at which ``delayed`` deletes. Default 300."""
-    cleanup_leftover_seconds: float = Field(
-        604_800.0, ge=0, allow_inf_nan=False, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS")
-    )
+    cleanup_leftover_seconds: KeptSeconds = Field(604_800.0, validation_alias=_env("ASYNC_SM_CLEANUP_LEFTOVER_SECONDS"))
     """Age in seconds at which the sweep deletes what dead jobs and detectors have left; 0 leaves it. Default 7 days."""
 
     enable_worker_optimization: bool = Field(True, validation_alias=_env("ASYNC_SM_WORKER_OPTIMIZATION"))
@@ -150,7 +206,9 @@ class AsyncEndpointConfig(LogConfig):
     """Concurrency of a submit worker. Default 4."""
     polling_workers: int = Field(2, ge=1, le=1024, validation_alias=_env("ASYNC_SM_POLLING_WORKERS"))
     """Concurrency of a poll worker. Default 2."""
-    max_concurrent_jobs: int = Field(100, ge=1, validation_alias=_env("ASYNC_SM_MAX_CONCURRENT_JOBS"))
+    max_concurrent_jobs: int = Field(
+        100, ge=1, le=_MOST_IN_FLIGHT, validation_alias=_env("ASYNC_SM_MAX_CONCURRENT_JOBS")
+    )
     """Most tiles in flight at an endpoint, over the whole fleet. Default 100."""
     job_queue_timeout: Seconds = Field(300.0, validation_alias=_env("ASYNC_SM_JOB_QUEUE_TIMEOUT"))
     """Seconds that a waiting caller gives the fleet to take up a queued job. Default 300."""
@@ -168,9 +226,14 @@ class AsyncEndpointConfig(LogConfig):
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )
     """Directories that a worker may read tiles from; none by default."""
+    tile_buckets: Annotated[
+        tuple[Annotated[str, AfterValidator(_as_location)], ...], NoDecode, BeforeValidator(_locations)
+    ] = Field((), validation_alias=_env("ASYNC_SM_TILE_BUCKETS"))
+    """S3 URIs that tiles of jobs may lie under; without any, jobs that are called by name take the input bucket's."""
     assume_role_arn: str | None = Field(
         None,
-        pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$",
+        pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$",
+        max_length=2048,
         validation_alias=_env("ASYNC_SM_ASSUME_ROLE_ARN"),
     )
     """Role that is assumed for SageMaker and S3 calls, for endpoints of another account."""
@@ -208,6 +271,18 @@ class AsyncEndpointConfig(LogConfig):
             )
         if self.external_id and not self.assume_role_arn:
             yield "external_id (ASYNC_SM_EXTERNAL_ID) is set without assume_role_arn: name the role to assume, too"
+        if self.s3_sse_kms_key_id and self.s3_sse not in (Encryption.KMS, Encryption.KMS_TWICE):
+            yield (
+                f"s3_sse_kms_key_id (ASYNC_SM_S3_SSE_KMS_KEY_ID) is set, and s3_sse is {self.s3_sse or 'not'}: "
+                "set ASYNC_SM_S3_SSE=aws:kms, too"
+            )
+        owners = {self.expected_bucket_owner, self.expected_output_bucket_owner} - {None}
+        if len(owners) > 1 and self.input_bucket in self.readable_output_buckets:
+            yield (
+                f"expected_output_bucket_owner (ASYNC_SM_EXPECTED_OUTPUT_BUCKET_OWNER) is "
+                f"{self.expected_output_bucket_owner}, and expected_bucket_owner {self.expected_bucket_owner}, of "
+                f"one bucket, {self.input_bucket!r}: leave the wrong one out"
+            )
 
     @property
     def policy_in_force(self) -> CleanupPolicy:
@@ -215,13 +290,31 @@ class AsyncEndpointConfig(LogConfig):
         return self.cleanup_policy if self.cleanup_enabled else CleanupPolicy.DISABLED
 
     @property
+    def input_location(self) -> str:
+        """Where this program keeps its objects, as an S3 URI."""
+        return f"s3://{self.input_bucket}/{self.input_prefix}"
+
+    @property
+    def callable_locations(self) -> tuple[str, ...]:
+        """Where tiles of jobs may lie that are called by a message, as S3 URIs."""
+        return (self.input_location, *(self.tile_buckets or (f"s3://{self.input_bucket}/",)))
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that give another process this configuration."""
         values = {name: getattr(self, name) for name in AsyncEndpointConfig.model_fields}
-        # An empty variable counts as none at all; "/" is the same prefix.
+        # An empty variable counts as none at all, though it hides one of this process; "/" is the same prefix.
         values |= {name: values[name] or "/" for name in ("input_prefix", "output_prefix")}
         fields = AsyncEndpointConfig.model_fields
-        return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items() if value is not None}
+        return {_variables(fields[name])[0]: _as_text(value) for name, value in values.items()}
+
+    @property
+    def bucket_owners(self) -> dict[str, str]:
+        """The account that must own a bucket, where one is configured."""
+        of_outputs = self.expected_output_bucket_owner or self.expected_bucket_owner
+        owners: dict[str, str | None] = dict.fromkeys(self.readable_output_buckets, of_outputs)
+        owners[self.input_bucket] = self.expected_bucket_owner or owners.get(self.input_bucket)
+        return {bucket: owner for bucket, owner in owners.items() if owner is not None}
 
     @property
     def readable_output_buckets(self) -> frozenset[str]:
@@ -237,14 +330,23 @@ def _explain(error: ValidationError) -> str:
 def _explain_one(detail: dict[str, Any]) -> str:
     if not detail["loc"]:
         return str(detail["msg"]).removeprefix("Value error, ")
-    option, variables = _option(str(detail["loc"][0]))
+    option, variables = map(in_one_line, _option(str(detail["loc"][0])))
     if detail["type"] == "extra_forbidden":
         return f"{option} is not an option of AsyncEndpointConfig: check its spelling"
     if detail["type"] == "missing":
         return f"{option} is not set: set {variables}, or pass {option}="
     field = AsyncEndpointConfig.model_fields.get(option)
-    value = repr(detail["input"]) if field is None or field.repr else "not as it should be"
+    value = _shown(detail["input"]) if field is None or field.repr else "not as it should be"
     return f"{option} ({variables}) is {value}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, in one short line."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    return in_one_line(text, _LONGEST_SHOWN)
 
 
 def _option(location: str) -> tuple[str, str]:
@@ -262,4 +364,8 @@ def _variables(field: FieldInfo) -> list[str]:
 
 
 def _as_text(value: object) -> str:
-    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if value is None:
+        return ""
+    if not isinstance(value, tuple):
+        return str(value)
+    return (os.pathsep if all(isinstance(one, Path) for one in value) else ",").join(map(str, value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,11 +17,13 @@ from osml_tasks.claims import Claims
 from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import runtime_client
-from osml_tasks.errors import NotAllowedError
+from osml_tasks.errors import MessageRefusedError, NotAllowedError
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
+from osml_tasks.messages import check_planned, log_refused, parked_message
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.s3_settings import S3Settings
 from osml_tasks.stopping import Stop
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ class Connections:
         self.check_job(job)
         return job
 
+    def job_of(self, shard: Shard) -> Job:
+        """The job of a shard that a message names.
+
+        :raises JobNotFoundError: if there is none.
+        :raises MessageRefusedError: the job has no such shard.
+        :raises NotAllowedError: as :meth:`job`.
+        """
+        job = self.job(shard.job)
+        check_planned(job, shard)
+        return job
+
     def check_job(self, job: Job) -> None:
         """Refuse a job that this process may not work on.
 
@@ -90,9 +102,14 @@ class Connections:
             )
 
     def publish(self, messages: Iterable[str]) -> None:
-        """Send messages that were parked."""
+        """Send messages that were parked; what Redis has kept for one and is none is left out."""
         for message in messages:
-            self.app.signature(json.loads(message)).apply_async()
+            try:
+                parked = parked_message(message)
+            except MessageRefusedError as error:
+                log_refused("osml_tasks.submit", error)
+            else:
+                self.app.signature(parked).apply_async()
 
     def give_back(self, shard: Shard) -> None:
         """Give back what a shard of a forgotten job holds, at whichever endpoint that is."""
@@ -143,7 +160,7 @@ def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | N
     """
     session = session_of(config, session)
     redis = state_client(app)
-    s3 = S3Manager(session)
+    s3 = S3Manager(session, S3Settings.of(config))
     return Connections(
         app=app,
         config=config,

@@ -41,6 +41,7 @@ from osml_tasks.metrics import OPERATION, Metric, MetricsSink, put, timing
 from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import AsyncInferencePoller, TileRecord, try_again
 from osml_tasks.s3 import S3Manager, S3Object, S3Uri
+from osml_tasks.s3_settings import S3Settings
 
 _CONNECTIONS = 32
 _REQUEST_MEMBERS = ("Accept", "ContentType", "CustomAttributes")
@@ -85,7 +86,7 @@ class AsyncSMDetector:
         self.has_assumed_credentials = assumed_credentials is not None
         given = None if assumed_credentials is None else session_with(assumed_credentials)
         self.session = given or session_of(self.config)
-        self.s3 = S3Manager(self.session)
+        self.s3 = S3Manager(self.session, S3Settings.of(self.config))
         self.runtime = runtime_client(self.session, _CONNECTIONS)
         self.poller = AsyncInferencePoller(self.s3, self.config)
         self.resources = resources or ResourceManager(self.config, self.s3)

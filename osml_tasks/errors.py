@@ -28,6 +28,10 @@ class NotAllowedError(ExtensionConfigurationError):
     """A message or a source names a file or an object that the configuration does not allow."""
 
 
+class MessageRefusedError(NotAllowedError):
+    """A message is not one of this program's, whatever job it names: that job goes on without it."""
+
+
 class RoleRefusedError(ExtensionConfigurationError):
     """The role that the configuration names cannot be assumed with the credentials at hand."""
 

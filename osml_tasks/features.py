@@ -7,7 +7,6 @@ Whatever else a model puts into ``properties`` passes through untouched.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -16,19 +15,15 @@ from typing import Any
 import orjson
 
 from osml_tasks.errors import UnparsableOutputError
+from osml_tasks.geometry import check_bbox, check_geometry, is_number, shown
 
 Feature = dict[str, Any]
 
 COLLECTION_HEAD = b'{"type":"FeatureCollection","features":[\n'
 COLLECTION_TAIL = b"\n]}\n"
 
-MAX_DEPTH = 200
-"""How deep a model's answer may be nested; orjson writes 254 levels."""
-
-# RFC 7946, section 1.4.
-_GEOMETRY_TYPES = frozenset(
-    {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"}
-)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SHALLOW_BRACKETS = 200  # with no more of them nothing is too deep to be written
 _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -59,59 +54,60 @@ def parse(output: bytes) -> list[Feature]:
     :raises UnparsableOutputError: if it is not a GeoJSON FeatureCollection (RFC 7946); NaN and
         infinity are no JSON, and so are refused too.
     """
+    output = output.removeprefix(_BYTE_ORDER_MARK)
     try:
         collection = orjson.loads(output)
     except orjson.JSONDecodeError as error:
-        raise UnparsableOutputError(f"the output is not JSON: {error}") from None
+        begins = f"; it begins with {output[:20]!r}" if output else ""
+        raise UnparsableOutputError(f"the output is not JSON: {error}{begins}") from None
     if not isinstance(collection, dict) or collection.get("type") != "FeatureCollection":
-        raise UnparsableOutputError(f"the output is not a FeatureCollection but {_shown(collection)}")
+        raise UnparsableOutputError(f"the output is not a FeatureCollection but {shown(collection)}")
     features = collection.get("features")
     if not isinstance(features, list):
-        raise UnparsableOutputError(f"the FeatureCollection's 'features' is not a list but {_shown(features)}")
-    if output.count(b"]") + output.count(b"}") > MAX_DEPTH and _is_deep(features):
-        raise UnparsableOutputError(f"the FeatureCollection is nested more than {MAX_DEPTH} levels deep")
-    return [_feature(place, feature) for place, feature in enumerate(features)]
+        raise UnparsableOutputError(f"the FeatureCollection's 'features' is not a list but {shown(features)}")
+    shallow = output.count(b"]") + output.count(b"}") <= _SHALLOW_BRACKETS
+    for place, feature in enumerate(features):
+        try:
+            _check(feature)
+            if not shallow:
+                _check_depth(feature)
+        except ValueError as error:
+            raise UnparsableOutputError(f"features[{place}] {error}") from None
+    return features
 
 
-def _feature(place: int, feature: Any) -> Feature:
+def _check(feature: Any) -> None:
+    """Refuse what is not a Feature (RFC 7946, section 3.2), and fill in what it may lack.
+
+    :raises ValueError: in words that follow the feature's name.
+    """
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
-        raise UnparsableOutputError(f"features[{place}] is not a Feature but {_shown(feature)}")
+        raise ValueError(f"is not a Feature but {shown(feature)}")
     if feature.get("properties") is None:
         feature["properties"] = {}
     if not isinstance(feature["properties"], dict):
-        raise UnparsableOutputError(f"features[{place}].properties is {_shown(feature['properties'])}")
-    if not _is_geometry(feature.setdefault("geometry", None)):
-        raise UnparsableOutputError(f"features[{place}].geometry is {_shown(feature['geometry'])}")
-    return feature
+        raise ValueError(f"has the properties {shown(feature['properties'])}, not an object")
+    if "id" in feature:
+        _check_id(feature)
+    check_geometry(feature.setdefault("geometry", None))
+    if "bbox" in feature:
+        check_bbox(feature)
 
 
-def _is_deep(value: list[Any]) -> bool:
-    """Whether lists and objects are nested too deep to be written down again."""
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        inner = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
-        level = [child for child in inner if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return True
+def _check_id(feature: Feature) -> None:
+    if feature["id"] is None:
+        # RFC 7946 knows no such id, yet many a writer gives it to every feature.
+        del feature["id"]
+    elif not (isinstance(feature["id"], str) or is_number(feature["id"])):
+        raise ValueError(f"has the id {shown(feature['id'])}, not a string or a number")
 
 
-def _is_geometry(geometry: Any) -> bool:
-    if geometry is None:
-        return True
-    kind = geometry.get("type") if isinstance(geometry, dict) else None
-    if not isinstance(kind, str) or kind not in _GEOMETRY_TYPES:
-        return False
-    members = "geometries" if kind == "GeometryCollection" else "coordinates"
-    return isinstance(geometry.get(members), list)
-
-
-def _shown(value: object) -> str:
-    """Enough of a value to recognise it by, in one line."""
-    if isinstance(value, dict) and isinstance(value.get("type"), str):
-        return f"an object of type {value['type'][:40]!r}"
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _check_depth(feature: Feature) -> None:
+    """Refuse what could not be written down again. To write it is the quickest way to know."""
+    try:
+        orjson.dumps([[feature]])  # as deep as provenance can make it
+    except orjson.JSONEncodeError:
+        raise ValueError("is nested more than 250 levels deep") from None
 
 
 def add_provenance(features: Iterable[Feature], *, job_id: str, tile: str, inferred: datetime) -> None:

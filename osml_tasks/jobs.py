@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.errors import NotAllowedError
+from osml_tasks.errors import MessageRefusedError, NotAllowedError
 
 DEFAULT_SHARD_SIZE = 50
 MAX_SHARD_SIZE = 1000
@@ -108,15 +108,23 @@ class Shard:
     def from_message(cls, arguments: dict[str, Any]) -> Shard:
         """Check a message's arguments before anything is done with them.
 
-        :raises NotAllowedError: if they are not those of a shard.
+        :raises MessageRefusedError: if they are not those of a shard.
         """
-        shard = cls(**{field.name: arguments.get(field.name) for field in fields(cls)})  # type: ignore[arg-type]
-        check_job_id(shard.job)
+        names = {field.name for field in fields(cls)}
+        if arguments.keys() != names:
+            raise MessageRefusedError(
+                f"a shard has the arguments {', '.join(sorted(names))}, each of them, and no other"
+            )
+        shard = cls(**arguments)
+        try:
+            check_job_id(shard.job)
+        except NotAllowedError as error:
+            raise MessageRefusedError(str(error)) from None
         numbers = (shard.shard, shard.first, shard.tiles, shard.start, shard.end)
         if not all(type(number) is int and 0 <= number <= _MOST for number in numbers):
-            raise NotAllowedError(f"a message names the shard {numbers!r}: these are not counts")
-        if shard.tiles > MAX_SHARD_SIZE or shard.end < shard.start:
-            raise NotAllowedError(f"a message names the shard {numbers!r}: too large, or back to front")
+            raise MessageRefusedError("a number of the shard that it names is no count")
+        if not 0 < shard.tiles <= MAX_SHARD_SIZE or shard.end <= shard.start:
+            raise MessageRefusedError(f"it names the shard {numbers!r}: empty, too large, or back to front")
         return shard
 
     def to_message(self) -> dict[str, Any]:
@@ -196,8 +204,12 @@ class Job:
 
     @classmethod
     def from_json(cls, text: bytes) -> Job:
-        """Read a job's record."""
+        """Read a job's record.
+
+        :raises NotAllowedError: it is the record of nothing that can be a job.
+        """
         values = orjson.loads(text)
+        check_job_id(values["job_id"])
         rounds = tuple(Round(**one) for one in values["rounds"])
         return cls(**values | {"options": JobOptions(**values["options"]), "rounds": rounds})
 
@@ -321,7 +333,8 @@ def check_job_id(job_id: object) -> str:
     :raises NotAllowedError: if it is anything but letters, digits, ``-`` and ``_``, at most 40.
     """
     if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
-        raise NotAllowedError(f"{job_id!r} is not a job id: use at most 40 letters, digits, '-' and '_'")
+        named = repr(job_id) if isinstance(job_id, str) else f"a {type(job_id).__name__}"
+        raise NotAllowedError(f"{named} is not a job id: use at most 40 letters, digits, '-' and '_'")
     return job_id
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from osml_tasks.config import LogFormat
+from osml_tasks.one_line import in_one_line
 
 Redact = Callable[[str], str]
 
@@ -109,9 +110,9 @@ class HumanFormatter(_Formatter):
     def _write(self, record: logging.LogRecord, line: _Line) -> str:
         fields = line.fields | ({"worker": line.node} if line.node else {})
         pairs = [f"{name}={_quoted(value)}" for name, value in fields.items()]
-        first = " ".join([_time(record, "seconds"), record.levelname, _in_one_line(line.message), *pairs])
+        first = " ".join([_time(record, "seconds"), record.levelname, in_one_line(line.message), *pairs])
         # Indented, so that a line which begins with a time is one that this program wrote.
-        return "\n  ".join([first, *map(_in_one_line, line.trace.splitlines())])
+        return "\n  ".join([first, *map(in_one_line, line.trace.splitlines())])
 
 
 class JsonFormatter(_Formatter):
@@ -153,14 +154,7 @@ def _time(record: logging.LogRecord, timespec: str) -> str:
 
 
 def _quoted(value: str | float) -> str:
-    text = _in_one_line(str(value))
+    text = in_one_line(str(value))
     if text and not set(text) & set(' "='):
         return text
     return '"{}"'.format(text.replace('"', '\\"'))
-
-
-def _in_one_line(text: str) -> str:
-    """A text with nothing that ends a line or moves a terminal's cursor: names of tiles are others' texts."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -16,6 +16,7 @@ from osml_tasks.endpoint import Accepted
 from osml_tasks.errors import AsyncInferenceTimeoutError, ModelError, ObjectNotFoundError
 from osml_tasks.jobs import JobOptions, Reason
 from osml_tasks.metrics import Metric, MetricsSink, put, timing
+from osml_tasks.one_line import in_one_line
 from osml_tasks.s3 import S3Manager, S3Object, S3Uri
 
 MAX_COUNTDOWN = 30.0
@@ -23,6 +24,8 @@ MAX_COUNTDOWN = 30.0
 
 _MESSAGE_KEYS = ("failureReason", "message", "Message", "ErrorMessage", "errorMessage", "error")
 _EXPIRED_WORDS = ("expired", "timed out")
+_LONGEST_FAILURE = 4000
+_LONGEST_ERROR = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,18 @@ def try_again(record: TileRecord, reason: Reason, error: str, options: JobOption
     if record.attempt > options.max_retries:
         return give_up(record, reason, error)
     delay = next(backoff(options, start=record.attempt - 1))
-    return TileRecord(attempt=record.attempt + 1, due=now + delay, reason=reason, error=error, uploaded=record.uploaded)
+    return TileRecord(
+        attempt=record.attempt + 1,
+        due=now + delay,
+        reason=reason,
+        error=in_one_line(error, _LONGEST_ERROR),
+        uploaded=record.uploaded,
+    )
 
 
 def give_up(record: TileRecord, reason: Reason, error: str) -> TileRecord:
     """The record of a tile that goes into the report."""
-    return replace(record, given_up=True, reason=reason, error=error)
+    return replace(record, given_up=True, reason=reason, error=in_one_line(error, _LONGEST_ERROR))
 
 
 def expire(record: TileRecord, options: JobOptions) -> TileRecord:
@@ -143,10 +152,9 @@ def nothing_within(max_wait_time: float) -> str:
 
 
 def failure_reason(body: bytes) -> tuple[Reason, str]:
-    """Why an attempt failed, from the failure object that the endpoint wrote."""
-    text = body[:4000].decode("utf-8", "replace").strip()
-    message = _message(body) or text or "the failure object is empty"
-    message = " ".join(message.split())[:1000]
+    """Why an attempt failed, from the failure object that the endpoint wrote: whatever that is, one short line."""
+    message = _message(body) or body[:_LONGEST_FAILURE].decode("utf-8", "replace")
+    message = in_one_line(" ".join(message[:_LONGEST_FAILURE].split()), _LONGEST_ERROR) or "the failure object is empty"
     expired = any(word in message.lower() for word in _EXPIRED_WORDS)
     return (Reason.TIMEOUT if expired else Reason.MODEL), message
 
@@ -158,8 +166,8 @@ def _message(body: bytes) -> str | None:
         return None
     if not isinstance(content, dict):
         return None
-    messages = (str(content[key]).strip() for key in _MESSAGE_KEYS if content.get(key))
-    return next(filter(None, messages), None)
+    texts = (content.get(key) for key in _MESSAGE_KEYS)
+    return next((text for text in texts if isinstance(text, str) and text.strip()), None)
 
 
 class PollingOptions(Protocol):

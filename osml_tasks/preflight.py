@@ -15,11 +15,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from osml_tasks.accounts import session_of
 from osml_tasks.celery import app as default_app
 from osml_tasks.celery import state_client
-from osml_tasks.celery_settings import QUEUES
+from osml_tasks.celery_settings import QUEUES, tls_complaints
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, PreflightError, RoleRefusedError
 from osml_tasks.jobs import new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     import boto3
@@ -29,6 +30,9 @@ WORKER_WAIT_SECONDS = 5.0
 """How long to wait for a worker to answer for a queue, s."""
 
 _AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
+
+
+_TRUST = "name its authority's certificate as ssl_ca_certs, or correct the host name in the URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def examine(
     if broker.ok:
         yield _finding("workers", _workers)
     if credentials.ok:
-        yield from _buckets(S3Manager(session), config, thorough)
+        yield from _buckets(S3Manager(session, S3Settings.of(config)), config, thorough)
     if endpoint is not None:
         yield _endpoint(session, config, endpoint)
 
@@ -116,12 +120,18 @@ def check_broker() -> str:
 
     :raises PreflightError: one of them does not.
     """
+    for complaint in tls_complaints(default_app.conf):
+        raise PreflightError(complaint)
     try:
         with default_app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=0, timeout=5)
             where = connection.as_uri()
+    except ExtensionConfigurationError:
+        raise
     except Exception as error:
         url = default_app.connection_for_write().as_uri()
+        if _is_distrust(error):
+            raise PreflightError(f"the broker {url} is not to be trusted ({error}): {_TRUST}") from error
         raise PreflightError(
             f"the broker {url} does not answer ({error}): start it, or set CELERY_BROKER_URL"
         ) from error
@@ -130,11 +140,19 @@ def check_broker() -> str:
     except ExtensionConfigurationError:
         raise
     except Exception as error:
+        if _is_distrust(error):
+            where = default_app.backend.as_uri()
+            raise PreflightError(f"the result backend {where} is not to be trusted ({error}): {_TRUST}") from error
         raise PreflightError(
             f"the result backend {default_app.backend.as_uri()} does not answer ({error}): "
             "start it, or set CELERY_RESULT_BACKEND to a Redis URL"
         ) from error
     return str(where)
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether a server's certificate was refused: redis-py hands on the text alone."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def _workers() -> str:

@@ -22,12 +22,14 @@ from osml_tasks.errors import (
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
+from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.submission import CLAIM_SECONDS, readable_tile
+from osml_tasks.submission import CLAIM_SECONDS, lies_under, readable_tile
 
 MOST_FAILURES = 1000
 """How many failed tiles a report has that is a task's result; the whole list is in S3."""
 
+_LONGEST_OPTION = 100
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -44,24 +46,26 @@ def called_job(
     :raises JobBusyError: another task is creating the job at this moment.
     """
     here = replace(connections, config=_configuration(connections.config, options))
+    named = [sources] if isinstance(sources, str) else sources
+    _check_sources(named, here.config)
     job_id = here.claims.first(f"detect/{call}", new_id(here))
     claim, token = f"{job_id}/create", uuid4().hex
     if not here.claims.claim(claim, token, CLAIM_SECONDS):
         raise JobBusyError(f"job {job_id} is being created by another task")
     try:
-        return _job_and_shards(here, job_id, sources, endpoint)
+        return _job_and_shards(here, job_id, named, endpoint)
     finally:
         here.claims.unclaim(claim, token)
 
 
-def _job_and_shards(here: Connections, job_id: str, sources: str | list[str], endpoint: str) -> tuple[Job, list[Shard]]:
+def _job_and_shards(here: Connections, job_id: str, sources: list[str], endpoint: str) -> tuple[Job, list[Shard]]:
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)
     except (JobNotFoundError, ObjectNotFoundError) as error:
         if isinstance(error, ObjectNotFoundError) and here.records.state(job_id).is_over:
             return job, []
-        tiles = _tiles_within_reach([sources] if isinstance(sources, str) else sources, here.config)
+        tiles = _tiles_within_reach(sources, here.config)
         return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
 
 
@@ -72,24 +76,46 @@ def _configuration(config: AsyncEndpointConfig, options: dict[str, Any]) -> Asyn
         if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
             raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
         raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
+    for name, value in options.items():
+        if not isinstance(value, str | int | float | None) or len(str(value)) > _LONGEST_OPTION:
+            raise ExtensionConfigurationError(f"{name} is no number and no short text")
     return AsyncEndpointConfig(**config.model_dump(exclude_unset=True) | options)
 
 
-def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
-    """Tiles that workers can read by themselves; nothing outside of their roots is even listed.
+def _check_sources(sources: list[str], config: AsyncEndpointConfig) -> None:
+    """Refuse sources outside of what workers may read by themselves, before anything is listed.
 
-    :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``.
+    :raises NotAllowedError: a path is under none of ``ASYNC_SM_TILE_ROOTS``, or an object under none of
+        ``ASYNC_SM_TILE_BUCKETS``.
     """
     for source in sources:
-        if not source.startswith("s3://"):
+        if source.startswith("s3://"):
+            _check_object(S3Uri.parse(source), config)
+        else:
             if ".." in Path(source).parts:
                 raise NotAllowedError(f"{source!r} goes up a directory: name it without '..'")
             readable_tile(_MAGIC.split(source)[0], config)
+
+
+def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
+    """The tiles of sources, each of them one that workers may read."""
     tiles = find_tiles(sources, session_of(config))
     for tile in tiles:
         if tile.path is not None:
             readable_tile(str(tile.path), config)
+        elif tile.uri is not None:
+            _check_object(tile.uri, config)
     return tiles
+
+
+def _check_object(uri: S3Uri, config: AsyncEndpointConfig) -> None:
+    """Refuse what a caller may not have this worker list, and an endpoint read."""
+    # A prefix may be named without the slash at its end.
+    if not (lies_under(uri, config.callable_locations) or f"{uri}/" in config.callable_locations):
+        raise NotAllowedError(
+            f"{str(uri)!r} is under none of {', '.join(config.callable_locations)}: "
+            "name its bucket in the workers' ASYNC_SM_TILE_BUCKETS"
+        )
 
 
 def short_report(connections: Connections, job_id: str) -> dict[str, Any]:

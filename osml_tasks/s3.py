@@ -8,7 +8,6 @@ each object whether it is gone.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import boto3
@@ -33,6 +32,9 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.s3_errors import again, errors
+from osml_tasks.s3_listing import pages
+from osml_tasks.s3_settings import S3Settings
+from osml_tasks.s3_uri import S3Uri
 from osml_tasks.s3_writer import MULTIPART_BYTES, ObjectWriter
 
 if TYPE_CHECKING:
@@ -49,48 +51,6 @@ _DELETE_KEYS = 1000
 # botocore gives credentials that are good for 10 minutes or more, not for the 30 that obstore believes;
 # and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
 _CREDENTIALS_LIFE = timedelta(minutes=10)
-_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class S3Uri:
-    """A bucket and a key (or prefix), written ``s3://bucket/key``."""
-
-    bucket: str
-    key: str
-
-    @classmethod
-    def parse(cls, text: str) -> S3Uri:
-        """Read ``s3://bucket/key``.
-
-        :raises ExtensionConfigurationError: if the text is anything else.
-        """
-        match = _URI.fullmatch(text)
-        if match is None:
-            raise ExtensionConfigurationError(f"{text!r} is not an S3 URI: write it as s3://bucket/key")
-        return cls(match[1], match[2] or "")
-
-    @property
-    def parent(self) -> S3Uri:
-        """The prefix that the key lies under, without a slash at its end."""
-        return S3Uri(self.bucket, self.key.rpartition("/")[0])
-
-    @property
-    def name(self) -> str:
-        """The last part of the key."""
-        return self.key.rpartition("/")[2]
-
-    def child(self, name: str) -> S3Uri:
-        """A key, or prefix, right under this prefix."""
-        return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
-
-    @property
-    def has_odd_parts(self) -> bool:
-        """Whether a part of the key is empty, ``.`` or ``..``: obstore takes no such key."""
-        return bool(self.key) and not {"", ".", ".."}.isdisjoint(self.key.removesuffix("/").split("/"))
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +86,23 @@ class S3Manager:
     is that of the object, or of the range that was asked for.
 
     :param session: where credentials and region come from; default: as boto3 finds them.
+    :param settings: what goes with each request; default: nothing.
     :param sleep: waits so many seconds before what has failed is tried again.
     :raises ExtensionConfigurationError: if the session has no credentials.
     """
 
-    def __init__(self, session: boto3.Session | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        session: boto3.Session | None = None,
+        settings: S3Settings | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._sleep = sleep
         session = session or boto3.Session()
+        self._settings = settings or S3Settings()
         self._client = session.client("s3")
+        self._settings.apply_to(self._client)
         try:
             self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE)
         except ValueError:
@@ -164,11 +133,17 @@ class S3Manager:
                 ) from error
             if status in (401, 403):
                 raise S3AccessError(
-                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it ({error})", uri=uri
+                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it{self._or_owner(bucket)} ({error})",
+                    uri=uri,
                 ) from error
             raise S3OperationError(f"bucket {bucket!r} is out of order: {error}", uri=uri) from error
         except BotoCoreError as error:
             raise S3OperationError(f"bucket {bucket!r} is out of reach: {error}", uri=uri) from error
+
+    def _or_owner(self, bucket: str) -> str:
+        owner = self._settings.owners.get(bucket)
+        # S3 says no more than 403, whichever it is.
+        return "" if owner is None else f", or correct ASYNC_SM_EXPECTED_BUCKET_OWNER if {owner} does not own it"
 
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
@@ -257,11 +232,28 @@ class S3Manager:
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
         """All objects under a prefix that ends at a slash, whether or not that is written; in order."""
+        if prefix.bucket in self._settings.owners:
+            yield from self._list_by_boto3(prefix)
+            return
         page = self._page(prefix, None)
         yield from page
         while len(page) == _LIST_KEYS:
             page = self._page(prefix, page[-1].uri.key)
             yield from page
+
+    def _list_by_boto3(self, prefix: S3Uri) -> Iterator[S3Object]:
+        def ask() -> dict[str, Any]:
+            return next(pages(self._client, prefix, **start))
+
+        start: dict[str, str] = {}
+        more = True
+        while more:
+            answer = again(ask, self._sleep)
+            for one in answer.get("Contents", ()):
+                uri = S3Uri(prefix.bucket, one["Key"])
+                start = {"StartAfter": one["Key"]}
+                yield S3Object(uri, one["Size"], one["LastModified"], one.get("ETag"))
+            more = bool(answer.get("IsTruncated"))
 
     def _page(self, prefix: S3Uri, after: str | None) -> Sequence[S3Object]:
         """Up to a thousand objects, those whose keys come after a key."""
@@ -316,6 +308,10 @@ class S3Manager:
         return again(lambda: self._folders(prefix), self._sleep)
 
     def _folders(self, prefix: S3Uri) -> Sequence[str]:
+        if prefix.bucket in self._settings.owners:
+            answers = pages(self._client, prefix, Delimiter="/")
+            paths = [one["Prefix"] for page in answers for one in page.get("CommonPrefixes", ())]
+            return [path.rstrip("/").rpartition("/")[2] for path in paths]
         with errors("LIST", prefix):
             found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
@@ -354,7 +350,9 @@ class S3Manager:
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
                 "timeout": timedelta(minutes=10),
+                **self._settings.headers(bucket),
             },
+            config=self._settings.store_options(),
             retry_config={"max_retries": 6, "retry_timeout": timedelta(minutes=2)},
         )
 

@@ -12,10 +12,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 
 from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewError, S3OperationError
+from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 
 if TYPE_CHECKING:
-    from osml_tasks.s3 import S3Uri
+    from osml_tasks.s3_uri import S3Uri
 
 Result = TypeVar("Result")
 
@@ -56,7 +57,10 @@ def errors(verb: str, uri: S3Uri) -> Iterator[None]:
     :raises S3OperationError: or one of its kinds, instead.
     """
     if uri.has_odd_parts:
-        raise S3OperationError(f"{verb} {uri} failed: a part of the key is empty, '.' or '..'", uri=str(uri))
+        what = f"{verb} {in_one_line(str(uri))} failed"
+        raise S3OperationError(
+            f"{what}: a part of the key is empty, '.' or '..', or has a control character", uri=str(uri)
+        )
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:

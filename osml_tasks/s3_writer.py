@@ -10,7 +10,7 @@ from osml_tasks.s3_errors import file_errors
 if TYPE_CHECKING:
     from obstore import WritableFile
 
-    from osml_tasks.s3 import S3Uri
+    from osml_tasks.s3_uri import S3Uri
 
 MULTIPART_BYTES = 16 * 1024 * 1024
 """Up to this size an object is written by one request, which can be made again; above it in parts, B."""

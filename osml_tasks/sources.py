@@ -89,19 +89,34 @@ def _plain(source: Source) -> str | bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        return _writable_name(os.fsdecode(source))
     raise SourceError(f"{type(source).__name__} is no tile: give a path, an s3:// URI, bytes or {{'image_path': ...}}")
+
+
+def _writable_name(name: str) -> str:
+    """A name as it is, if messages, manifests and reports can hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SourceError(f"{name!r} cannot be written down: give it a name in Unicode") from None
+    if "\0" in name:
+        raise SourceError(f"{name!r} has a NUL in it: no file and no object is called so")
+    return name
 
 
 def _in_memory(place: int, body: bytes) -> SourceTile:
     return SourceTile(f"tile-{place:07d}", None, None, len(body), body)
 
 
-def _object(text: str) -> S3Uri:
+def _uri(text: str) -> S3Uri:
     try:
-        uri = S3Uri.parse(text)
+        return S3Uri.parse(text)
     except ExtensionConfigurationError as error:
         raise SourceError(str(error)) from None
+
+
+def _object(text: str) -> S3Uri:
+    uri = _uri(text)
     if not uri.key or uri.key.endswith("/"):
         raise SourceError(f"{text!r} names no object: add its key")
     return uri
@@ -110,11 +125,18 @@ def _object(text: str) -> S3Uri:
 def _check_size(tile: SourceTile) -> None:
     if tile.size > MAX_INPUT_BYTES:
         raise SourceError(
-            f"tile {tile.name} has {tile.size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller"
+            f"tile {tile.name!r} has {tile.size:,} bytes; an endpoint takes 1,000,000,000 at most: cut it smaller"
         )
 
 
 def _local(source: str) -> Sequence[SourceTile]:
+    try:
+        return _found_locally(source)
+    except OSError as error:
+        raise SourceError(f"{source!r} cannot be read: {error.strerror}") from None
+
+
+def _found_locally(source: str) -> Sequence[SourceTile]:
     path = Path(source)
     if source and path.is_dir():
         return [_file(name) for name in sorted(_in_directory(source))]
@@ -136,17 +158,14 @@ def _refuse(error: OSError) -> None:
 
 
 def _file(name: str) -> SourceTile:
-    path = Path(os.path.abspath(name))  # noqa: PTH100 - takes ".." away, and so makes each file one tile
+    path = Path(os.path.abspath(_writable_name(name)))  # noqa: PTH100 - takes ".." away: each file is one tile
     try:
-        name.encode()
         regular = path.is_file()
         size = path.stat().st_size
         if regular:
             path.open("rb").close()
     except OSError as error:
         raise SourceError(f"{name!r} cannot be read: {error.strerror}") from None
-    except UnicodeEncodeError:
-        raise SourceError(f"{name!r} cannot be written down: give it a name in Unicode") from None
     if not regular:
         raise SourceError(f"{name!r} is not a file: name a file, directory, glob or s3:// URI")
     return SourceTile(name, path, None, size)
@@ -157,7 +176,7 @@ def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    uri = S3Uri.parse(source)
+    uri = _uri(source)
     client = (session or boto3.Session()).client("s3")
     try:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)

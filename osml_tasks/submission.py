@@ -16,21 +16,25 @@ from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type
 from osml_tasks.errors import (
     ClockSkewError,
     ExtensionRuntimeError,
+    MessageRefusedError,
     NotAllowedError,
+    ObjectNotFoundError,
     RejectedError,
+    S3AccessError,
     S3OperationError,
     SourceError,
     ThrottledError,
     WorkerStoppingError,
 )
 from osml_tasks.job_copy import write_paths
-from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename, plan
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
 from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
+from osml_tasks.publishing import read_manifest
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 
@@ -78,7 +82,7 @@ def submit_shard(
     :raises ClockSkewError: this worker's clock is wrong; likewise.
     """
     records, capacity = connections.records, connections.capacity
-    job = connections.job(shard.job)
+    job = connections.job_of(shard)
     progress = records.progress(shard)
     if records.state(job.job_id).is_over or progress.shards_finished:
         publish(capacity.keep(job.endpoint, shard, 0).messages)
@@ -95,6 +99,11 @@ def submit_shard(
         return Submission(busy=True)
     try:
         return Submission(resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
+    except MessageRefusedError:
+        # What it has taken for this shard it gives back; what is in flight was invoked by the shard's own message.
+        in_flight = sum(record.in_flight for record in records.tiles(shard).values())
+        publish(capacity.keep(job.endpoint, shard, in_flight).messages)
+        raise
     finally:
         connections.claims.unclaim(claim, token)
 
@@ -196,7 +205,7 @@ class _Submitter:
     def _payload(self, tile: Tile) -> Path | S3Uri:
         """Where the payload is now: a file that this worker may read, or an object."""
         if tile.location.startswith("s3://"):
-            return S3Uri.parse(tile.location)
+            return invocable_tile(tile.location, self._connections.config)
         return readable_tile(tile.location, self._connections.config)
 
     def _payload_uri(self, tile: Tile) -> S3Uri:
@@ -274,9 +283,36 @@ def server_clock(start: float) -> Callable[[], float]:
 
 
 def read_tiles(connections: Connections, job: Job, shard: Shard) -> list[Tile]:
-    """The tiles of a shard, from its lines of the job's manifest."""
-    lines = connections.s3.get_range(connections.input_uri(job.manifest_key), shard.start, shard.end)
-    return [Tile.from_json(line) for line in lines.splitlines()]
+    """The tiles of a shard, from its lines of the job's manifest.
+
+    :raises MessageRefusedError: the bytes that its message names are not its lines.
+    """
+    manifest = connections.input_uri(job.manifest_key)
+    try:
+        tiles = [*map(Tile.from_json, connections.s3.get_range(manifest, shard.start, shard.end).splitlines())]
+    except (ObjectNotFoundError, S3AccessError):
+        raise
+    except (S3OperationError, ValueError, TypeError):
+        _check_lines(connections, job, shard)
+        raise
+    if [tile.index for tile in tiles] != [*range(shard.first, shard.first + shard.tiles)]:
+        _check_lines(connections, job, shard)
+        raise ExtensionRuntimeError(f"{manifest} does not have the tiles of job {job.job_id}: start the job again")
+    return tiles
+
+
+def _check_lines(connections: Connections, job: Job, shard: Shard) -> None:
+    """Find out whether it is a message, rather than the manifest, that is wrong about a shard's lines.
+
+    :raises MessageRefusedError: it is the message.
+    """
+    lines = read_manifest(connections, job)
+    try:
+        indexes = [Tile.from_json(line).index for line in lines]
+    except (ValueError, TypeError):
+        return
+    if indexes == [*range(job.lines)] and shard not in plan(job, lines):
+        raise MessageRefusedError(f"shard {shard.name} has other bytes of the manifest than it names")
 
 
 def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:
@@ -289,6 +325,25 @@ def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:
         roots = ", ".join(map(str, config.tile_roots)) or "none"
         raise NotAllowedError(f"this worker may not read {location}: it is under none of ASYNC_SM_TILE_ROOTS ({roots})")
     return path
+
+
+def invocable_tile(location: str, config: AsyncEndpointConfig) -> S3Uri:
+    """The object behind a location, if this worker may have an endpoint read it.
+
+    :raises NotAllowedError: it lies under none of ``ASYNC_SM_TILE_BUCKETS``, which is set, nor under the input prefix.
+    """
+    uri = S3Uri.parse(location)
+    if config.tile_buckets and not lies_under(uri, (*config.tile_buckets, config.input_location)):
+        raise NotAllowedError(
+            f"this worker may not use {location}: it is under none of ASYNC_SM_TILE_BUCKETS "
+            f"({', '.join(config.tile_buckets)})"
+        )
+    return uri
+
+
+def lies_under(uri: S3Uri, locations: Iterable[str]) -> bool:
+    """Whether an object is under one of some locations, as ``s3://bucket/prefix/``."""
+    return not uri.has_odd_parts and str(uri).startswith(tuple(locations))
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
@@ -23,6 +24,10 @@ from tests.integration.fleet import (
     start_python,
     wait_until,
 )
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +57,9 @@ def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "workers",
             ["-m", "osml_tasks", "worker"],
             directory,
-            env | {"ASYNC_SM_TILE_ROOTS": str(tiles), "ASYNC_SM_SUBMISSION_WORKERS": "2"},
+            env
+            | {"ASYNC_SM_TILE_ROOTS": str(tiles), "ASYNC_SM_SUBMISSION_WORKERS": "2"}
+            | {"ASYNC_SM_TILE_BUCKETS": f"s3://{INPUTS} s3://{ELSEWHERE}"},
             WORKERS_READY,
         )
         yield Fleet(env, url[1], tiles, workers.log_text)

@@ -416,8 +416,8 @@ def test_an_entry_that_no_configuration_allows_is_given_up_in_the_end() -> None:
 def test_disabled_holds_even_for_a_process_that_dies() -> None:
     ledger = RedisLedger(fakeredis.FakeRedis())
     config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs", cleanup_policy="disabled")
-    ResourceManager(config, object(), ledger).register_s3_object("s3://outputs/a")  # type: ignore[arg-type]
-    assert ledger.entries(OBJECT) == {"s3://outputs/a": float("inf")}
+    ResourceManager(config, object(), ledger).register_s3_object("s3://outputs/a.out")  # type: ignore[arg-type]
+    assert ledger.entries(OBJECT) == {"s3://outputs/a.out": float("inf")}
 
 
 # The command line.

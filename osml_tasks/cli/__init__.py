@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from osml_tasks.one_line import in_one_line
 from osml_tasks.version import __version__
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ def _expected(error: Exception) -> int | None:
 
 def _fail(message: str, status: int) -> int:
     for line in message.splitlines() or [""]:
-        click.echo(f"osml-tasks: {line}", err=True)
+        click.echo(f"osml-tasks: {in_one_line(line)}", err=True)
     return status

@@ -28,8 +28,12 @@ LATENCY_SECONDS = 0.3
     type=click.Path(path_type=Path),
     help="Where the GeoJSON goes.",
 )
-@click.option("--ships", default=60, show_default=True, help="How many ships lie in the harbour.")
-@click.option("--seed", default=7, show_default=True, help="Another number gives another harbour.")
+@click.option(
+    "--ships", default=60, show_default=True, type=click.IntRange(0, 10_000), help="How many ships lie in the harbour."
+)
+@click.option(
+    "--seed", default=7, show_default=True, type=click.IntRange(0, 2**32), help="Another number gives another harbour."
+)
 def command(output: Path, ships: int, seed: int) -> int:
     """Draw a harbour with ships at known places, send its tiles through a local fleet, and count what came back."""
     from osml_tasks.local.harbour import make_harbour

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+_COUNT = click.IntRange(1, 1000)
+
 
 @click.command
 @click.option("--endpoint", "-e", default="bright-objects", show_default=True, help="Name of the endpoint.")
@@ -18,9 +20,17 @@ import click
     show_default=True,
     help="module:function that takes bytes, or the URL of a container with /invocations and /ping.",
 )
-@click.option("--instances", default=1, show_default=True, help="Instances of the endpoint.")
-@click.option("--concurrency", default=4, show_default=True, help="Invocations an instance takes at a time.")
-@click.option("--latency", default=0.0, show_default=True, help="Seconds added to every invocation.")
+@click.option("--instances", default=1, show_default=True, type=_COUNT, help="Instances of the endpoint.")
+@click.option(
+    "--concurrency", default=4, show_default=True, type=_COUNT, help="Invocations an instance takes at a time."
+)
+@click.option(
+    "--latency",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="Seconds added to every invocation.",
+)
 @click.option("--workers/--no-workers", default=True, help="Whether to run workers as well.")
 @click.option(
     "--tile-root",

@@ -14,6 +14,7 @@ from osml_tasks.cli import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_TILES_FAILED,
 from osml_tasks.cli.progress import follow
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.jobs import JobState
+from osml_tasks.one_line import in_one_line
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
@@ -109,7 +110,8 @@ def _say(status: JobStatus, report: dict[str, Any], output: Path | None, kept: b
     if not report["failed"]:
         return 0
     for failure in report["failures"][:3]:
-        click.echo(f"osml-tasks: {failure['tile']}: {failure['reason']}: {failure['error']}", err=True)
+        line = in_one_line(f"{failure['tile']}: {failure['reason']}: {failure['error']}")
+        click.echo(f"osml-tasks: {line}", err=True)
     click.echo(f"osml-tasks: {report['failed']} tiles failed; --report FILE lists them all", err=True)
     if kept:
         job_id = status.job.job_id

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.option("--loglevel", "-l", default="INFO", show_default=True, help="Celery's log level.")
+@click.option(
+    "--loglevel",
+    "-l",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL"), case_sensitive=False),
+    help="Celery's log level.",
+)
 @click.option("--beat/--no-beat", default=True, help="Sweep from here, too; one such process in a fleet is enough.")
 def command(loglevel: str, beat: bool) -> int:
     """Run submit and poll workers with the configured concurrency, and one each for the other queues."""

@@ -52,9 +52,11 @@ def full(rig: Rig) -> Row:
     trial.reach(0.4)
     broker = rig.broker.client
     broker.config_set("maxmemory-policy", "noeviction")
-    broker.config_set("maxmemory", "1mb")
-    time.sleep(FULL_SECONDS)
-    broker.config_set("maxmemory", "0")
+    broker.config_set("maxmemory", "1mb")  # less than it has
+    try:
+        time.sleep(FULL_SECONDS)
+    finally:
+        broker.config_set("maxmemory", "0")
     trial.struck()
     return trial.row(times=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class Valkey(Broker):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, persist=True)
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """A Redis client of it."""
         return redis.Redis.from_url(self.url)

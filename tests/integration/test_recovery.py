@@ -20,7 +20,7 @@ from osml_tasks.errors import JobNotFoundError
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.polling import TileRecord
 from osml_tasks.recovery import restore_jobs, send_lost_messages
-from osml_tasks.s3 import S3Uri
+from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, wait_until, write_tiles
@@ -239,6 +239,20 @@ def test_an_output_of_an_attempt_that_the_records_do_not_know_is_found(connectio
     collected(connections, shards[0])
     assert connections.records.progress(shards[0]).succeeded == 1
     fail_and_forget(connections, job.job_id)
+
+
+def test_an_output_that_no_listing_shows_is_found_before_its_tile_is_given_up(
+    connections: Connections, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = make_job(connections, write_tiles(tiles, {"t": {"name": tiles.name}}))
+    submitted(connections, shards[0])
+    wait_until(lambda: any(connections.s3.list(S3Uri(OUTPUTS, "output"))))
+    connections.records.set_tiles(shards[0], {0: TileRecord(invoked_at=connections.records.now() - 10_000)})
+    with monkeypatch.context() as late:
+        late.setattr(S3Manager, "list", lambda self, prefix: iter(()))
+        collect_shard(connections, shards[0], idle=0, seen=0, publish=ignore)
+    assert connections.records.progress(shards[0]).succeeded == 1
+    fail_and_forget(connections, shards[0].job)
 
 
 def test_the_whole_sweep_restores_and_sends(connections: Connections, sent: Sent, tiles: Path) -> None:

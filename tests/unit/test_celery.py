@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,3 +114,21 @@ def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp
     buckets = {"ARTIFACT_BUCKET": "one", "ASYNC_SM_OUTPUT_BUCKET": "two"}
     assert "osml-tasks: visibility_timeout in" in said(*celery, "worker", **buckets)
     assert said(sys.executable, "-c", program).split() == [DEFAULT_BROKER_URL, DEFAULT_BROKER_URL]
+
+
+def test_a_certificate_is_checked_unless_an_operator_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    plain = new_app("redis://one:1/0").conf
+    assert (plain.broker_use_ssl, plain.redis_backend_use_ssl) == (False, None)
+    both = new_app("rediss://one:1/0").conf
+    assert (both.broker_use_ssl, both.redis_backend_use_ssl) == (checked, checked)
+    assert state_client(new_app("rediss://one:1/0")).connection_pool.connection_kwargs["ssl_check_hostname"] is True
+    monkeypatch.setenv("CELERY_BROKER_URL", "rediss://one:1/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none")
+    lax = new_app(result_backend="rediss://two:1/0").conf
+    assert lax.broker_use_ssl == checked | {"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": ssl.CERT_NONE}
+    assert lax.redis_backend_use_ssl == checked
+
+
+def test_a_file_for_tls_that_is_not_there_is_answered_in_a_line() -> None:
+    (said,) = complaints(DEFAULTS | {"redis_backend_use_ssl": {"ssl_ca_certs": "/none.pem"}})
+    assert said.startswith("ssl_ca_certs of redis_backend_use_ssl is '/none.pem': there is no such file")

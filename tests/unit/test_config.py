@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy, LogFormat
+from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy, Encryption, LogFormat
 from osml_tasks.errors import ExtensionConfigurationError
 
 BUCKETS = {"input_bucket": "tiles-in", "output_bucket": "tiles-out"}
@@ -30,6 +30,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ASYNC_SM_INPUT_PREFIX", "/some//where", "input_prefix", "some/where/"),
         ("ASYNC_SM_OUTPUT_PREFIX", "out/", "output_prefix", "out/"),
         ("ASYNC_SM_FAILURE_BUCKET", "bucket-d", "failure_bucket", "bucket-d"),
+        ("ASYNC_SM_EXPECTED_BUCKET_OWNER", "012345678901", "expected_bucket_owner", "012345678901"),
+        ("ASYNC_SM_EXPECTED_OUTPUT_BUCKET_OWNER", "9" * 12, "expected_output_bucket_owner", "9" * 12),
+        ("ASYNC_SM_S3_SSE", "aws:kms", "s3_sse", Encryption.KMS),
         ("ASYNC_SM_MAX_WAIT_TIME", "60", "max_wait_time", 60),
         ("ASYNC_SM_POLLING_INTERVAL", "0.5", "polling_interval", 0.5),
         ("ASYNC_SM_MAX_POLLING_INTERVAL", "120", "max_polling_interval", 120),
@@ -74,6 +77,19 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     assert AsyncEndpointConfig(**BUCKETS).failure_bucket is None
 
 
+def test_the_owner_of_the_input_bucket_owns_the_others_unless_theirs_is_said() -> None:
+    buckets = BUCKETS | {"failure_bucket": "tiles-failed"}
+    assert AsyncEndpointConfig(**buckets).bucket_owners == {}
+    one = AsyncEndpointConfig(**buckets, expected_bucket_owner="1" * 12)
+    assert one.bucket_owners == dict.fromkeys(buckets.values(), "1" * 12)
+    two = AsyncEndpointConfig(**buckets, expected_bucket_owner="1" * 12, expected_output_bucket_owner="2" * 12)
+    assert two.bucket_owners == {"tiles-in": "1" * 12, "tiles-out": "2" * 12, "tiles-failed": "2" * 12}
+    outputs = AsyncEndpointConfig(**buckets, expected_output_bucket_owner="2" * 12)
+    assert outputs.bucket_owners == {"tiles-out": "2" * 12, "tiles-failed": "2" * 12}
+    shared = AsyncEndpointConfig(input_bucket="one", output_bucket="one", expected_output_bucket_owner="2" * 12)
+    assert shared.bucket_owners == {"one": "2" * 12}
+
+
 def test_missing_buckets_are_answered_in_a_line_each() -> None:
     with pytest.raises(ExtensionConfigurationError) as error:
         AsyncEndpointConfig()
@@ -107,6 +123,13 @@ def test_missing_buckets_are_answered_in_a_line_each() -> None:
         {"metrics_namespace": "a" * 256},
         {"metrics_namespace": "a b\n"},
         {"log_format": "xml"},
+        {"expected_bucket_owner": "1234"},
+        {"expected_output_bucket_owner": "12345678901x"},
+        {"s3_sse": "rot13"},
+        {"s3_sse_kms_key_id": "alias/ours"},
+        {"s3_sse_kms_key_id": "alias/ours", "s3_sse": "AES256"},
+        {"s3_sse_kms_key_id": "two words", "s3_sse": "aws:kms"},
+        {"output_bucket": "tiles-in", "expected_bucket_owner": "1" * 12, "expected_output_bucket_owner": "2" * 12},
     ],
 )
 def test_a_wrong_value_is_answered_in_one_line_that_names_it(wrong: dict[str, object]) -> None:
@@ -136,7 +159,7 @@ def test_a_configuration_cannot_be_changed() -> None:
     [
         {},
         {"cleanup_enabled": False, "cleanup_policy": "delayed", "tile_roots": (Path("/a b"), Path("/c"))},
-        {"assume_role_arn": "arn:aws:iam::111122223333:role/r", "external_id": "x", "failure_bucket": "failures"},
+        {"assume_role_arn": "arn:aws:iam::111122223333:role/r", "external_id": "xy", "failure_bucket": "failures"},
         {"polling_interval": 0.1, "max_polling_interval": 7.5, "input_prefix": "", "metrics_namespace": "A/b"},
     ],
 )

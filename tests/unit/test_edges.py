@@ -85,7 +85,7 @@ def test_all_wrong_variables_are_answered_at_once(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_rule_that_options_break_together_has_its_line() -> None:
-    assert len(complaint(max_polling_interval=1, external_id="x").splitlines()) == 2
+    assert len(complaint(max_polling_interval=1, external_id="xy").splitlines()) == 2
 
 
 def test_what_breaks_a_rule_together_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

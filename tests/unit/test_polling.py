@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 
@@ -103,17 +104,42 @@ def test_an_expired_tile_says_what_to_change() -> None:
         (b"the model timed out", (Reason.TIMEOUT, "the model timed out")),
         (b"[1, 2]", (Reason.MODEL, "[1, 2]")),
         (b"", (Reason.MODEL, "the failure object is empty")),
+        (b'{"message": " ", "error": 500}', (Reason.MODEL, '{"message": " ", "error": 500}')),
+        (b'{"error": {"code": 7, "message": "no"}}', (Reason.MODEL, '{"error": {"code": 7, "message": "no"}}')),
+        ('{"message": "\x7fa\u202eb\\u001b[31m"}'.encode(), (Reason.MODEL, r"\x7fa\u202eb\x1b[31m")),
+        (b"\x00\xff\x1b]0;title\x07", (Reason.MODEL, "\\x00\ufffd\\x1b]0;title\\x07")),
     ],
 )
 def test_a_failure_object_gives_its_reason(body: bytes, expected: tuple[Reason, str]) -> None:
     assert failure_reason(body) == expected
 
 
-@given(st.binary(max_size=3000))
+FAILURES = st.dictionaries(st.sampled_from(["message", "error", "failureReason"]), st.text() | st.lists(st.text()))
+
+
+@given(st.binary(max_size=3000) | st.text().map(str.encode) | FAILURES.map(json.dumps).map(str.encode))
 def test_any_failure_object_gives_one_short_line(body: bytes) -> None:
     _, message = failure_reason(body)
     assert 0 < len(message) <= 1000
-    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+
+
+def test_a_failure_object_that_is_long_or_deep_gives_one_short_line_too() -> None:
+    for body in (b'{"message":' + b"[" * 1000 + b"]" * 1000 + b"}", b'{"message":"' + b"\\u0000" * 100_000 + b'"}'):
+        _, message = failure_reason(body)
+        assert 0 < len(message) <= 1000
+        assert message.isprintable()
+
+
+@given(st.text())
+def test_whatever_an_error_says_its_record_holds_one_short_line(error: str) -> None:
+    for record in (
+        give_up(TileRecord(), Reason.INPUT, error * 99),
+        try_again(TileRecord(), Reason.INPUT, error, OPTIONS, 0),
+    ):
+        assert record.error.isprintable()
+        assert len(record.error) <= 1000
+        assert TileRecord.from_json(record.to_json()) == record
 
 
 def test_backoff_starts_grows_and_stops() -> None:

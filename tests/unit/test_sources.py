@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from osml_tasks.endpoint import MAX_INPUT_BYTES
 from osml_tasks.errors import SourceError
 from osml_tasks.jobs import Tile
 from osml_tasks.s3 import S3Uri
-from osml_tasks.sources import _choose, find_tiles
+from osml_tasks.sources import _choose, find_tiles, one_tile
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +174,141 @@ def test_a_tile_of_a_gigabyte_is_taken_and_a_larger_one_is_refused() -> None:
     message = refusal("a.tif")
     assert "a.tif" in message
     assert "1,000,000,001" in message
+
+
+ODD_NAMES = [
+    *(
+        "ü ñ 船.png",
+        "e\u0301.png",
+        "\u00e9.png",
+        "\U0001f6a2.tif",
+        "\u202egnp.exe",
+        "a\u2028b",
+        "a\x85b",
+        "\x1b[31m",
+        "\x7f",
+    ),
+    *(
+        "two\nlines",
+        "a\tb",
+        " ",
+        " lead",
+        "trail ",
+        "-dash",
+        "--",
+        "-e",
+        "%41%00",
+        "#?&+=;@",
+        "it's",
+        'say "a"',
+        "back\\slash",
+    ),
+    *(
+        "*",
+        "[a]",
+        "?",
+        "{a,b}",
+        "~",
+        "$HOME",
+        "`id`",
+        "a..b",
+        "x" * 255,
+        "船" * 85,
+        "a.tar.gz",
+        "no_ending.",
+    ),
+]
+
+
+def test_files_of_any_name_are_tiles_of_that_name() -> None:
+    make(*(f"d/{name}" for name in ODD_NAMES), *(f"d/{name}/a.png" for name in ["sub dir", "sub\nline"]))
+    found = find_tiles(["d"])
+    assert len(found) == len(ODD_NAMES) + 2
+    for tile in found:
+        assert tile.path is not None
+        assert tile.path.read_bytes() == tile.name.encode()
+        line = Tile(0, str(tile.path), tile.name).to_json()
+        assert Tile.from_json(line).name == tile.name
+        assert one_tile(0, tile.name) == tile
+
+
+def test_files_of_the_same_name_in_different_folders_are_tiles_of_their_own() -> None:
+    make("d/a/t.png", "d/b/t.png", "d/t.png")
+    assert names("d") == ["d/a/t.png", "d/b/t.png", "d/t.png"]
+
+
+def test_a_path_as_long_as_the_system_takes_is_a_tile(here: Path) -> None:
+    folder = here
+    while len(str(folder)) < 3700:
+        folder = folder / ("d" * 200)
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"x")
+    assert find_tiles([here])[0].path == folder / "a.png"
+
+
+class BytesPath:
+    """A path as a scan of a directory named by bytes gives it."""
+
+    def __fspath__(self) -> bytes:
+        return b"d/a.png"
+
+
+def test_a_path_in_bytes_is_a_path() -> None:
+    make("d/a.png")
+    (tile,) = find_tiles([BytesPath()])  # type: ignore[list-item]
+    assert (tile.name, tile.body) == ("d/a.png", None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("x" * 256, "x/" * 3000, "*" + "x" * 5000, "\0", "a\0b", "*\0", "\ud800", "*\udcff", "s3://bucket/\ud800"),
+        *(
+            "s3://",
+            "s3://b",
+            "s3:///a",
+            "S3://bucket/a",
+            "http://x/a.png",
+            "file:///a.png",
+            "a.png/b",
+            "\n",
+            "\x1b[31m",
+        ),
+        *({}, {"image": "a.png"}, {"image_path": None}, {"a\nb": 1}, {"image_path": {"image_path": b"x"}}, 7, None, []),
+    ],
+)
+def test_what_is_no_source_is_refused_in_one_line(source: Any) -> None:
+    make("a.png")
+    for find in (lambda: find_tiles([source]), lambda: one_tile(0, source)):
+        with pytest.raises(SourceError) as caught:
+            find()
+        assert str(caught.value).isprintable()
+
+
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=()), max_size=20).filter(lambda text: not text.startswith("s3://")))
+def test_any_text_is_a_tile_or_refused_in_one_line(text: str) -> None:
+    with suppress(SourceError):
+        try:
+            one_tile(0, text)
+        except SourceError as error:
+            assert str(error).isprintable()
+            raise
+
+
+KEYS = st.text(max_size=12) | st.text("ab/.%*?", max_size=12)
+
+
+@settings(deadline=None, derandomize=True)
+@given(KEYS, st.lists(KEYS, max_size=6, unique=True))
+def test_an_s3_source_stands_for_objects_under_its_key_and_for_no_others(key: str, keys: list[str]) -> None:
+    found = _choose(S3Uri("bucket", key), listed(*(one for one in keys if one.startswith(key))))
+    for tile in found:
+        assert tile.uri is not None
+        assert S3Uri.parse(tile.name) == tile.uri
+        assert tile.uri.key == key or tile.uri.key.startswith(key if key.endswith("/") or not key else f"{key}/")
+        assert tile.uri.key in keys
+        assert not tile.uri.key.endswith("/")
 
 
 def listed(*keys: str) -> list[dict[str, object]]:

@@ -1,0 +1,55 @@
+"""How every request to S3 is made: the encryption of what is written, and who must own a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from osml_tasks.config import AsyncEndpointConfig
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+
+_OWNER = "x-amz-expected-bucket-owner"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """What goes with the requests.
+
+    :ivar encryption: of what is written: ``AES256``, ``aws:kms``, ``aws:kms:dsse``; None as the bucket says.
+    :ivar kms_key_id: the key of the latter two; None for AWS's own.
+    :ivar owners: for each bucket the account that must own it; of others nothing is asked.
+    """
+
+    encryption: str | None = None
+    kms_key_id: str | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: AsyncEndpointConfig) -> S3Settings:
+        """What a configuration asks for."""
+        return cls(config.s3_sse, config.s3_sse_kms_key_id, config.bucket_owners)
+
+    def headers(self, bucket: str) -> ClientConfig:
+        """obstore's options for a bucket's client; it signs these headers, too."""
+        owner = self.owners.get(bucket)
+        return {} if owner is None else {"default_headers": {_OWNER: owner}}
+
+    def store_options(self) -> S3Config:
+        """obstore's options for what is written."""
+        options: S3Config = {}
+        if self.encryption is not None:
+            options["server_side_encryption"] = self.encryption
+        if self.kms_key_id is not None:
+            options["sse_kms_key_id"] = self.kms_key_id
+        return options
+
+    def apply_to(self, client: Any) -> None:
+        """Have each request of a boto3 client ask for the owner; obstore writes the objects."""
+        client.meta.events.register("provide-client-params.s3", self._ask_for_owner)
+
+    def _ask_for_owner(self, params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        owner = self.owners.get(params.get("Bucket", ""))
+        return params if owner is None else {**params, "ExpectedBucketOwner": owner}
