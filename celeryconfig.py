@@ -56,8 +56,8 @@ task_serializer = "json"  # messages are data
 result_serializer = "json"  # and so are results
 accept_content = ["json"]  # anything else is refused: pickle would run a stranger's code
 worker_consumer = "osml_tasks.admission:Consumer"  # and so is what this program would not write itself
-# broker_use_ssl = {"ssl_cert_reqs": "required"}  # for rediss:// with a certificate authority of your own
-# redis_backend_use_ssl = {"ssl_cert_reqs": "required"}  # the same for the state
+# broker_use_ssl = {"ssl_ca_certs": "/etc/osml-tasks/ca.pem"}  # rediss:// of a certificate authority of your own
+# redis_backend_use_ssl = broker_use_ssl  # the same for the state; a certificate is checked in any case
 
 # What Flower sees.
 worker_send_task_events = True  # five small events a step of a shard

@@ -77,6 +77,15 @@ class Consumer(consumer.Consumer):
         _guard(connection.transport)
         return connection
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let go of a connection that is lost, so that there can be another."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError as error:
+            # kombu 5.7 closes a Redis channel again whose client is gone already, where a broker goes away twice
+            # within seconds. By then there is nothing left to be done.
+            logger.debug("the lost connection was closed before: %s", error)
+
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """What is called with each message."""
         handle = super().create_task_handler(*args, **options)

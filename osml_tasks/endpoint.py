@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES = 1_000_000_000
 """The largest input object of an asynchronous endpoint (service documentation: 1 GB)."""
 
-# InputLocation, as botocore's service model has it; it is a header, so that a control character would end it.
-_LOCATION = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
+# InputLocation, as botocore's service model has it. It is a header: a control character would end it, and a
+# blank at its end be lost, so that another object would be read.
+_LOCATION = re.compile(r"[^\x00-\x1f\x7f]{0,1023}[^\x00-\x20\x7f]")
 _OPERATION = "InvokeEndpointAsync"
 # Codes that no other request will fare better with.
 _DENIED = frozenset(
@@ -91,7 +92,8 @@ def content_type(name: str) -> str:
     """The MIME type of a tile, from its name."""
     if name.lower().endswith((".ntf", ".nitf")):
         return "image/nitf"
-    guess, compression = mimetypes.guess_type(name)
+    # With a slash in front no name is taken for an URL: one of "data:" would bring a type of its own.
+    guess, compression = mimetypes.guess_type(f"/{name}")
     return guess if guess and not compression else "application/octet-stream"
 
 
@@ -121,7 +123,7 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     if not isinstance(payload, bytes) and not _LOCATION.fullmatch(str(payload)):
         raise RejectedError(
             f"endpoint {invocation.endpoint!r} cannot be told of {in_one_line(str(payload), 200)}: a URI has "
-            "1,024 characters at most, and no control character; rename the object",
+            "1,024 characters at most, no control character, and no blank at its end; rename the object",
             **named,
         )
     source = {"Body": payload} if isinstance(payload, bytes) else {"InputLocation": str(payload)}

@@ -49,6 +49,15 @@ def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
         yield from map(TileFailure.from_json, text.splitlines())
 
 
+def failed_tiles(connections: Connections, job: Job) -> dict[int, int]:
+    """How many tiles of each shard of the last round have failed, as far as S3 still tells."""
+    keys = {job.failures_key(shard): shard for shard in job.latest_shards}
+    listed = connections.s3.list(connections.input_uri(f"{job.prefix}failures/"))
+    there = [found for found in listed if found.uri.key in keys]
+    texts = connections.overlap(connections.s3.get, there)
+    return {keys[found.uri.key]: text.count(b"\n") for found, text in zip(there, texts, strict=True)}
+
+
 def _shards_with_failures(connections: Connections, job: Job) -> list[int]:
     """Which shards of the last round have failed tiles: their progress tells, and a listing where that is lost."""
     progress = connections.records.progress_of_shards(job.job_id)

@@ -23,7 +23,7 @@ from osml_tasks.queues import queue_lengths
 from osml_tasks.records import RECORD_SECONDS
 from osml_tasks.resume import catch_up, restore_job
 
-SILENT_SECONDS = 150
+SILENT_SECONDS = 120
 """How long nothing must have been heard of a job, or of a shard, for its message to count as lost, s. What a dead
 worker held has come back by then, and no countdown is half as long."""
 UNASSEMBLED_SECONDS = 30

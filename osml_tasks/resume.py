@@ -18,7 +18,7 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.job_cleanup import Keep, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.job_copy import read_job, read_paths, write_job
 from osml_tasks.jobs import Job, JobState, Progress, Shard
-from osml_tasks.parts import count_part, parts_there
+from osml_tasks.parts import count_part, failed_tiles, parts_there
 from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.records import OutputPaths
@@ -166,9 +166,13 @@ def _end_again(connections: Connections, job: Job, counts: Progress) -> Resumpti
     records = connections.records
     records.create(job)
     _learn_paths(connections, job)
+    failed = failed_tiles(connections, job) if counts.failed else {}
+    rest = replace(counts, failed=counts.failed - sum(failed.values()))
     for number in range(job.shards):
-        done = Progress(shards_finished=1) if number else counts
-        records.set_progress(Shard(job.job_id, number, 0, 0, 0, 0), done)
+        done = Progress(failed=failed.get(number, 0), shards_finished=1)
+        records.set_progress(
+            Shard(job.job_id, number, 0, 0, 0, 0), done if number else replace(rest + done, shards_finished=1)
+        )
     records.mark_assembled(job.job_id, len(job.rounds))
     records.end(job.job_id, JobState.COMPLETED)
     records.close(job.job_id, records.now())

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 
 from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewError, S3OperationError
+from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PAUSES = (0.2, 0.8)
+_LONG_SECONDS = 10
+"""What has failed for so long is not made again here, s: the task comes back to it."""
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 _ERROR_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
 _SERVER_TIME = re.compile(r"<ServerTime>(.*?)</ServerTime>")
@@ -27,19 +30,22 @@ _ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Make a request up to three times, within a second: for what obstore itself does not try again.
+    """Make a request up to three times: for what obstore itself does not try again, or not for long enough.
 
     That is an access denied in passing, an answer cut short, a listing that cannot be read.
 
     :param sleep: waits so many seconds.
     :raises S3OperationError: the last time as well; an object that does not exist is asked for once.
     """
+    began = time.monotonic()
     for pause in _PAUSES:
         try:
             return request()
         except ObjectNotFoundError:
             raise
         except S3OperationError:
+            if time.monotonic() - began > _LONG_SECONDS:
+                raise
             sleep(pause)
     return request()
 
@@ -51,7 +57,10 @@ def errors(verb: str, uri: S3Uri) -> Iterator[None]:
     :raises S3OperationError: or one of its kinds, instead.
     """
     if uri.has_odd_parts:
-        raise S3OperationError(f"{verb} {uri} failed: a part of the key is empty, '.' or '..'", uri=str(uri))
+        what = f"{verb} {in_one_line(str(uri))} failed"
+        raise S3OperationError(
+            f"{what}: a part of the key is empty, '.' or '..', or has a control character", uri=str(uri)
+        )
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from osml_tasks.errors import ExtensionConfigurationError
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
+_NO_PLAIN_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ class S3Uri:
 
     @property
     def has_odd_parts(self) -> bool:
-        """Whether a part of the key is empty, ``.`` or ``..``: obstore takes no such key."""
-        return bool(self.key) and not {"", ".", ".."}.isdisjoint(self.key.removesuffix("/").split("/"))
+        """Whether a part of the key is empty, ``.`` or ``..``, or no plain text: obstore takes no such key."""
+        if not self.key:
+            return False
+        parts = self.key.removesuffix("/").split("/")
+        return not {"", ".", ".."}.isdisjoint(parts) or _NO_PLAIN_TEXT.search(self.key) is not None
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"

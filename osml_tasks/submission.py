@@ -41,6 +41,8 @@ from osml_tasks.s3 import S3Uri
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
 _WRITE_DOWN_EVERY = 25
+_NOT_THE_TILES = (WorkerStoppingError, ClockSkewError, S3OperationError)
+"""Trouble that uses up no attempt of a tile: the shard is gone on with later, or by another worker."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ def submit_shard(
     :param ticket: tells this message from others of the same shard, however often it comes.
     :raises EndpointUnusableError: the job cannot go on.
     :raises WorkerStoppingError: this worker has no time for the rest; what it has invoked is written down.
+    :raises S3OperationError: payloads cannot be uploaded; likewise.
+    :raises ClockSkewError: this worker's clock is wrong; likewise.
     """
     records, capacity = connections.records, connections.capacity
     job = connections.job_of(shard)
@@ -173,17 +177,17 @@ class _Submitter:
         pending: dict[Future[Accepted | TileRecord], Tile] = {
             self._connections.pool.submit(self._invoke_tile, tile): tile for tile in tiles
         }
-        stopping: WorkerStoppingError | None = None
+        trouble: ExtensionRuntimeError | None = None
         try:
             for done in as_completed(pending):
-                if isinstance(error := done.exception(), WorkerStoppingError):
-                    stopping = error  # raised at the end: calls that are under way have yet to be noted
+                if isinstance(error := done.exception(), _NOT_THE_TILES):
+                    trouble = error  # raised at the end: calls that are under way have yet to be noted
                 else:
                     self._note(pending[done], done.result())
         finally:
             call_off(pending)
-        if stopping is not None:
-            raise stopping
+        if trouble is not None:
+            raise trouble
 
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""
@@ -192,13 +196,9 @@ class _Submitter:
         try:
             payload, upload_to = self._payload(tile), self._payload_uri(tile)
             return self._sender.send(self._invocation(tile, record.attempt), payload, upload_to)
-        except ClockSkewError:
-            raise  # of this worker's, not of the tile's: another may do better
         except ThrottledError as error:
             self._metrics.count(Metric.THROTTLED_COUNT)
             return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
-        except S3OperationError as error:
-            return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
         except (RejectedError, NotAllowedError, SourceError) as error:
             return give_up(record, Reason.INPUT, str(error))
 

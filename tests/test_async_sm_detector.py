@@ -68,6 +68,15 @@ def test_an_object_in_s3_is_neither_copied_nor_deleted(brokerless: Fleet) -> Non
 
 
 @pytest.mark.usefixtures("brokerless")
+def test_an_output_above_the_limit_is_not_read() -> None:
+    metrics = AsyncMetricsTracker()
+    with pytest.raises(UnparsableOutputError, match=r"bytes, more than the 1,000 that are read: .* raise ASYNC_SM_MAX"):
+        detector(max_output_bytes=1000).find_features(tile(features=20), metrics)
+    assert "S3DownloadCount" not in metrics.summary()
+    assert len(detector(max_output_bytes=1000).find_features(tile(features=1))["features"]) == 1
+
+
+@pytest.mark.usefixtures("brokerless")
 def test_an_endpoint_that_takes_nothing_inline_is_asked_once() -> None:
     one = detector("refuses-inline")
     for name in ("a", "b"):

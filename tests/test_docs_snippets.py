@@ -14,7 +14,7 @@ from tests.integration.snippets import Block, blocks, one_session, run_python, r
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 GUIDES = [REPOSITORY / f"docs/{name}_guide.md" for name in ("async_endpoint", "troubleshooting", "performance_tuning")]
-IN_SHELL = [*GUIDES, REPOSITORY / "docs/operations.md"]
+IN_SHELL = [*GUIDES, *(REPOSITORY / f"docs/{name}.md" for name in ("operations", "security"))]
 IMAGERY = "imagery/harbour.png"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from osml_tasks.cli import EXIT_USAGE
+from osml_tasks.one_line import in_one_line
 
 _MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
 
@@ -18,6 +19,6 @@ def command(endpoint: str | None) -> int:
 
     failed = False
     for finding in examine(AsyncEndpointConfig(), endpoint, thorough=True):
-        click.echo(f"{_MARKS[finding.ok]}  {finding.name}: {finding.detail}")
+        click.echo(f"{_MARKS[finding.ok]}  {in_one_line(f'{finding.name}: {finding.detail}')}")
         failed |= finding.ok is False
     return EXIT_USAGE if failed else 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 """How long anything may take, s."""
 _LOOK_EVERY = 0.4
+_SOME_FAILED = 3  # exit status of a client whose report has failed tiles
 
 
 class TrialOverError(Exception):
@@ -154,15 +155,32 @@ class Trial:
         """Wait for the client's end; says its exit status, None if it does not end."""
         return exit_status(self.client)
 
-    def row(self, times: int, note: str = "") -> Row:
-        """Wait for the end, sweep, and count."""
+    def row(self, times: int, note: str = "", *, reason: str = "") -> Row:
+        """Wait for the end, sweep, and count.
+
+        :param reason: tiles that the report has with it are not lost.
+        """
         status = self.wait()
         self.end()
         self._moved.append(time.monotonic())
-        return self.count(times, note if status == 0 else f"{note} exit {status}: {self._last_words()}".strip())
+        reported = self.reported(reason)
+        if reported and status == _SOME_FAILED:
+            note, status = f"{note} {len(reported)} tiles reported: {reason}".strip(), 0
+        note = note if status == 0 else f"{note} exit {status}: {self._last_words()}".strip()
+        return self.count(times, note, reported=reported)
 
-    def count(self, times: int, note: str = "") -> Row:
-        """Sweep, and count what is in the result."""
+    def reported(self, reason: str) -> frozenset[str]:
+        """The tiles that the report says failed for a reason."""
+        if not (reason and self.report_file.exists()):
+            return frozenset()
+        failures = json.loads(self.report_file.read_text())["failures"]
+        return frozenset(Path(one["tile"]).name for one in failures if one["reason"] == reason)
+
+    def count(self, times: int, note: str = "", *, reported: frozenset[str] = frozenset()) -> Row:
+        """Sweep, and count what is in the result.
+
+        :param reported: tiles of which no feature is expected.
+        """
         self.end()
         found = Counter(self._found())
         invoked = self.invocations()
@@ -171,7 +189,7 @@ class Trial:
             fault="",
             times=times,
             tiles=self.tiles,
-            lost=len(set(self._expected()) - set(found)),
+            lost=len(set(self._expected(reported)) - set(found)),
             doubled=sum(found.values()) - len(found),
             wasted=len(invoked) - len({name.split(".")[1] for name in invoked}),
             left=len(left),
@@ -194,9 +212,10 @@ class Trial:
         marks = sorted([*self.struck_at, *(moment for moment in self._moved if moment > first)])
         return round(max((after - before for before, after in pairwise(marks)), default=0.0), 1)
 
-    def _expected(self) -> Iterator[str]:
-        for script in self._scripts.values():
-            yield from (f"{script['name']}-{place}" for place in range(script["features"]))
+    def _expected(self, reported: frozenset[str]) -> Iterator[str]:
+        for tile, script in self._scripts.items():
+            if tile not in reported:
+                yield from (f"{script['name']}-{place}" for place in range(script["features"]))
 
     def _found(self) -> Iterator[str]:
         if self.output.exists():

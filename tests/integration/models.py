@@ -15,7 +15,8 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
     """Do what the payload, a JSON object, says.
 
     ``name``: goes into every feature; ``features``: how many, default 1; ``fail_first``: raise so many
-    times before answering; ``raw``: answer this text; ``sleep``: s; ``after``: a file to wait for.
+    times before answering; ``raw``: answer this text; ``feature_bytes``: how much longer each feature is;
+    ``sleep``: s; ``after``: a file to wait for.
     """
     script = json.loads(payload)
     name = script["name"]
@@ -28,6 +29,8 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
     if "raw" in script:
         return str(script["raw"])
     features = [_feature(name, place) for place in range(script.get("features", 1))]
+    for feature in features if "feature_bytes" in script else ():
+        feature["properties"]["padding"] = " " * script["feature_bytes"]
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -108,21 +108,6 @@ def test_an_endpoint_that_nobody_may_describe_is_found_out_by_its_answer(
     assert outcome.report["state"] == "failed"
 
 
-def test_tiles_of_any_name_come_back_or_are_in_the_report(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    strange = ["ü ñ 船.png", "-dash", "a b\tc", "x" * 200, "%41#?.tif", "'quoted'", "two\nlines"]
-    write_tiles(tiles, {name: {} for name in strange})
-    for staging in ("--stage", "--no-stage"):
-        outcome = fleet.detect(tiles, "-e", "scripted", staging, folder=tmp_path)
-        assert (outcome.status, sorted(names(outcome.features))) == (0, sorted(strange)), outcome.err
-    for name in strange:
-        fleet.s3.put_object(Bucket="fleet-elsewhere", Key=f"odd/{name}", Body=(tiles / name).read_bytes())
-    outcome = fleet.detect("s3://fleet-elsewhere/odd/", "-e", "scripted", folder=tmp_path)
-    accounted = names(outcome.features) + [failure["tile"].rpartition("/")[2] for failure in outcome.report["failures"]]
-    assert sorted(accounted) == sorted(strange)
-    for name in strange:
-        fleet.s3.delete_object(Bucket="fleet-elsewhere", Key=f"odd/{name}")
-
-
 def test_a_tile_that_vanishes_before_its_turn_is_in_the_report(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {f"t{number:02d}": {"sleep": 0.3} for number in range(60)})
     client = fleet.start(

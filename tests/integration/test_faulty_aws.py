@@ -13,7 +13,8 @@ from osml_tasks.collection import collect_shard
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ClockSkewError, S3OperationError
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Shard
+from osml_tasks.jobs import Reason, Shard
+from osml_tasks.polling import give_up
 from osml_tasks.sweep import clean_up_jobs
 from tests.integration.faulty_way import Fault, FaultyWay, access_denied, late, slow_down, truncated
 from tests.integration.fleet import Fleet, names, wait_until, write_tiles
@@ -105,10 +106,15 @@ def test_failures_are_in_the_report_whatever_a_listing_shows(
 def test_a_list_of_failures_that_a_dead_poll_has_left_is_not_believed(
     fleet: Fleet, connections: Connections, tiles: Path
 ) -> None:
+    """It gave a tile up and died before the part was there; then the tile's output came after all."""
     shard = answered(fleet, connections, write_tiles(tiles, {"a": {}}))
     stale = connections.input_uri(connections.job(shard.job).failures_key(shard.shard))
     connections.s3.put(stale, b'[0,"a","timeout","nothing came",1]\n')
+    (record,) = connections.records.tiles(shard).values()
+    connections.records.set_tiles(shard, {0: give_up(record, Reason.TIMEOUT, "nothing came")})
     collected(connections, shard)
+    assert connections.s3.head(stale) is None
+    connections.s3.put(stale, b'[0,"a","timeout","nothing came",1]\n')
     handle = ended(connections, shard)
     assert (handle.report()["failed"], handle.report()["failures"]) == (0, [])
     handle.discard()
@@ -154,6 +160,26 @@ def test_what_s3_does_not_delete_when_it_is_throttled_the_sweep_deletes_later(
     shown.times = 0
     clean_up_jobs(connections, retry=True)
     assert fleet.objects() == []
+
+
+@pytest.mark.parametrize("fault", [slow_down, access_denied])
+def test_an_upload_that_s3_refuses_uses_up_no_attempt(
+    fleet: Fleet, connections: Connections, way: FaultyWay, tiles: Path, fault: Callable[[], Fault]
+) -> None:
+    through_s3 = with_options(connections, inline_payload_max_bytes=0, max_retries=0)
+    (shard,) = make_job(through_s3, write_tiles(tiles, {"a": {}, "b": {}}))
+    shown = way.shows(fault(), "PUT", key=r"0000001$")
+    with pytest.raises(S3OperationError, match=r"^PUT s3://\S+/0000001 "):
+        submitted(through_s3, shard)
+    assert {index: record.invoked_at is not None for index, record in through_s3.records.tiles(shard).items()} == {
+        0: True
+    }
+    shown.times = 0
+    submitted(through_s3, shard)
+    collected(through_s3, shard)
+    handle = ended(through_s3, shard)
+    assert names(handle.result()["features"]) == ["a", "b"]
+    handle.discard()
 
 
 def test_a_worker_with_a_wrong_clock_uses_up_no_attempt(

@@ -1,7 +1,7 @@
 """The policies of the guide are enough, and no S3 action of them can be left out.
 
 The S3 server enforces them; the local endpoint does not look at who invokes it, so the actions of
-SageMaker are not proven here.
+SageMaker are not proven here, nor those of KMS, which that server does not have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.integration.iam import (
     policies,
 )
 
-FLEET, ENDPOINT_ROLE, OPTIONAL = policies((REPOSITORY / "docs/iam_permissions_guide.md").read_text())
+FLEET, ENDPOINT_ROLE, OPTIONAL, KMS = policies((REPOSITORY / "docs/iam_permissions_guide.md").read_text())
 
 ALLOWED, UNREADABLE, UNDELETABLE = ENDPOINTS
 OWN_OBJECTS = f"arn:aws:s3:::{INPUTS}/async-inference/input/*"
@@ -119,6 +119,12 @@ def test_nothing_else_is_allowed(stack: PolicedStack) -> None:
 def test_every_s3_action_of_the_policy_is_proven_here() -> None:
     in_s3 = {grant for grant in grants(FLEET) if grant[0].startswith("s3:")}
     assert in_s3 == {*CHECKED, READ_ANSWERS, DELETE_ANSWERS}
+
+
+def test_the_key_may_be_used_for_what_s3_needs_of_it_and_no_more() -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html: an upload in parts decrypts."""
+    assert {action for action, _ in grants(KMS)} == {"kms:GenerateDataKey", "kms:Decrypt"}
+    assert all(resource.startswith("arn:aws:kms:") and "*" not in resource for _, resource in grants(KMS))
 
 
 def test_check_finds_the_policy_enough(stack: PolicedStack) -> None:

@@ -209,12 +209,16 @@ def test_an_ended_job_whose_records_are_lost_is_found_again_and_can_be_retried(
 
 
 def test_a_job_that_is_at_work_is_resumed_only_by_force(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {f"force{number}": {"sleep": 0.5} for number in range(12)})
+    gate = tmp_path / "gate"
+    write_tiles(tiles, {f"force{number}": {"after": str(gate)} for number in range(12)})
     job = start(fleet, tiles, "-e", "slow")
     refused = fleet.run("resume", job)
     assert (refused.returncode, "or add --force" in refused.stderr) == (2, True)
-    forced = fleet.run("resume", job, "--force", "-o", tmp_path / "out.geojson")
-    assert (forced.returncode, len(fetched(tmp_path / "out.geojson"))) == (0, 12), forced.stderr
+    forced = fleet.run("resume", job, "--force")
+    assert forced.returncode == 0, forced.stderr
+    gate.touch()
+    done = fleet.run("result", job, "-o", tmp_path / "out.geojson")
+    assert (done.returncode, len(fetched(tmp_path / "out.geojson"))) == (0, 12), done.stderr
     assert "already: there is nothing to resume" in fleet.run("resume", job).stderr
     nowhere = fleet.run("resume", "20200101-000000-00000000")
     assert (nowhere.returncode, "neither the broker nor S3" in nowhere.stderr) == (2, True)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -420,3 +421,19 @@ def test_what_is_parked_is_published_only_if_it_is_a_submit_task(gate: Gate) -> 
     wait_until(gate.is_idle)
     assert not broker.exists("somebody-elses")
     broker.delete("osml:endpoints", *broker.keys(f"{prefix}*"))
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_every_kind_of_pool_is_behind_the_same_door(workers: Crew, pool: str) -> None:
+    gate = Gate(workers, workers.start("gate", ALL, 2, "-P", pool))
+    for name in ("no JSON at all", "null", "compressed", "a task that is a list", "deep arguments"):
+        gate.refuses(partial(gate.crew.broker.lpush, "osml.poll", NO_MESSAGES[name]))
+    gate.refuses(lambda: gate.crew.app.send_task("osml_tasks.poll", kwargs=SHARD | {"idle": -1}))
+
+
+def test_what_is_no_order_to_a_worker_does_not_end_it(gate: Gate) -> None:
+    orders = [*NO_MESSAGES.values(), json.dumps(item({"method": "shutdown", "arguments": SECRET})).encode()]
+    for order in orders:
+        gate.crew.broker.publish("/0.celery.pidbox", order)
+    wait_until(lambda: gate.crew.ask("ping", gate.worker.node) is not None)
+    assert not gate.worker.has_ended

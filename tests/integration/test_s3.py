@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from osml_tasks.errors import ObjectNotFoundError, S3AccessError
+from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3OperationError
 from osml_tasks.s3 import S3Manager, S3Uri
 from tests.integration.fleet import INPUTS, Fleet
 
@@ -81,6 +81,54 @@ def test_errors_name_the_object_in_one_line(s3: S3Manager, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(S3AccessError, match=r"^GET \S+ was denied: SignatureDoesNotMatch: [^\n]*$"):
         S3Manager(boto3.Session()).get(under("missing"))
+
+
+ODD_NAMES = [
+    *(
+        "a b",
+        "ü ñ 船",
+        "e\u0301",
+        "\U0001f6a2",
+        "%41%2F",
+        "a+b&c=d;e@f",
+        "#?x",
+        'it\'s "x"',
+        "*[a]{b}|<c>^`~",
+    ),
+    *("-dash", "two\nlines", "a\tb", "\x7f", "a\u2028b", "...", "a..b", "..a", " ", "k" * 200, "{}", "a:b,c"),
+]
+NO_NAMES = ["", ".", "..", "a/./b", "a//b", "../b", "/a"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_object_of_any_name_is_written_found_read_and_deleted_or_refused_by_our_error(
+    s3: S3Manager, name: str
+) -> None:
+    uri = under(f"odd/{name}")
+    try:
+        s3.put(uri, b"x")
+    except S3OperationError as error:
+        assert str(error).isprintable()
+        return
+    found = s3.head(uri)
+    assert found is not None
+    assert found.uri == uri
+    assert s3.get(uri) == s3.get_range(uri, 0, 1) == b"x"
+    assert [one.uri for one in s3.list(under("odd"))] == [uri]
+    assert s3.delete([uri]) == []
+    assert s3.head(uri) is None
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name_is_refused_by_our_error(s3: S3Manager, name: str) -> None:
+    uri = S3Uri(INPUTS, f"s3-tests/odd/{name}") if name != "/a" else S3Uri(INPUTS, "/a")
+    calls = [lambda: s3.put(uri, b"x"), lambda: s3.get(uri), lambda: list(s3.list(uri)), lambda: s3.head(uri)]
+    for call in calls:
+        try:
+            call()
+        except S3OperationError as error:
+            assert str(error).isprintable()
+    s3.delete([uri])
 
 
 def test_a_stream_is_uploaded_in_pieces(s3: S3Manager) -> None:

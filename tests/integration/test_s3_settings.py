@@ -56,12 +56,15 @@ def test_a_job_encrypts_what_it_writes_and_names_the_owner_in_every_request(
         tiles, "-e", "scripted", folder=tmp_path, ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES="0", **there
     )
     assert (outcome.status, names(outcome.features)) == (0, ["a", "b", "c"]), outcome.err
+    checked = workers.fleet.run("check", "-e", "scripted", **there)
+    assert (checked.returncode, way.seen[-1].method) == (0, "GET"), checked.stdout
     expected = {INPUTS: OURS, OUTPUTS: THEIRS}
     assert {seen.bucket for seen in way.seen} == set(expected)
     assert {seen.method for seen in way.seen} == {"GET", "HEAD", "PUT", "POST"}
     assert [seen for seen in way.seen if seen.headers.get(OWNER) != expected[seen.bucket]] == []
     begun = [seen for seen in way.seen if seen.begins_an_object]
     assert len(begun) > 5
+    assert any(seen.rest.endswith("/probe") for seen in begun)
     assert [seen for seen in begun if seen.headers.get(ENCRYPTION) != "AES256"] == []
     # S3 refuses headers of its own that the signature does not cover.
     assert [seen for seen in way.seen if OWNER not in seen.signed] == []

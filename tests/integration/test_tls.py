@@ -14,7 +14,7 @@ import pytest
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
 from tests.integration.crew import ALL, Crew
-from tests.integration.fleet import Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import REPOSITORY, Fleet, names, start_python, wait_until, write_tiles
 from tests.integration.test_flower import FLOWER_READY
 from tests.integration.tls_way import TlsWay
 
@@ -40,11 +40,12 @@ def test_a_job_goes_by_tls_and_its_certificate_is_checked(
     workers: Crew, way: TlsWay, tmp_path: Path, written: str
 ) -> None:
     server = f"rediss://localhost:{way.port}/0"
+    guide = (REPOSITORY / "docs/security.md").read_text().replace("/etc/osml-tasks/ca.pem", str(way.ca_file))
+    (url,) = re.findall(r"^CELERY_BROKER_URL=(\S+)$", guide, re.MULTILINE)
+    (settings,) = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     if written == "in the URL":
-        variables = of(f"{server}?ssl_cert_reqs=required&ssl_ca_certs={way.ca_file}")
+        variables = of(url.replace("osml:CHANGE-ME@broker.example.com:6379", f"localhost:{way.port}"))
     else:
-        options = {"ssl_ca_certs": str(way.ca_file)}
-        settings = f"broker_use_ssl = {options}\nredis_backend_use_ssl = {options}\n"
         (tmp_path / "by_tls.py").write_text(settings)
         variables = of(server) | {"CELERY_CONFIG_MODULE": "by_tls", "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
     workers.start("all", ALL, 2, **variables)

@@ -17,7 +17,7 @@ from osml_tasks.jobs import JobState, Reason
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "compose/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "compose/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
@@ -42,9 +42,17 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_exist(document: Path) -> None:
     text = document.read_text()
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)osml-tasks ([a-z]+)", text, re.MULTILINE)) <= set(_COMMANDS)
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+def test_options_in_the_security_guide_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = dict(re.findall(r"^(ASYNC_SM_\w+)=(\S+)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE))
+    assert len(shown) == 4
+    monkeypatch.setattr("os.environ", shown | {"ARTIFACT_BUCKET": "one", "ASYNC_SM_OUTPUT_BUCKET": "two"})
+    taken = AsyncEndpointConfig()
+    assert {name: taken.environment[name] for name in shown} == shown
 
 
 def test_states_and_reasons_are_listed() -> None:

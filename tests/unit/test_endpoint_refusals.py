@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -96,6 +97,27 @@ def test_another_signature_that_is_refused_is_a_matter_of_credentials() -> None:
     assert isinstance(refusal(error), EndpointUnusableError)
 
 
+@pytest.mark.parametrize("key", ["a\nb", "a\r\n b", "a\tb", "\x00", "\x7f", "a ", "k" * 1013])
+def test_an_object_that_no_request_can_name_is_rejected_without_a_request(key: str) -> None:
+    with pytest.raises(RejectedError, match="rename the object") as caught:
+        invoke(Endpoint(AssertionError("a request was made")), INVOCATION, S3Uri("bucket", key))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=100).filter(lambda key: not key.endswith(" ")))
+def test_an_object_of_any_other_name_is_asked_for_by_its_name(key: str) -> None:
+    asked: list[object] = []
+
+    class Recorder(Endpoint):
+        def invoke_endpoint_async(self, **request: Any) -> dict[str, str]:
+            asked.append(request["InputLocation"])
+            return super().invoke_endpoint_async()
+
+    invoke(Recorder({"OutputLocation": "s3://outputs/a.out"}), INVOCATION, S3Uri("bucket", key))
+    assert asked == [f"s3://bucket/{key}"]
+
+
 @pytest.mark.parametrize("failure", [{}, {"FailureLocation": ""}])
 def test_an_endpoint_need_not_keep_failures(failure: dict[str, str]) -> None:
     answer = {"OutputLocation": "s3://outputs/a.out"} | failure
@@ -187,6 +209,8 @@ def test_any_refusal_is_one_of_the_three(code: str, message: str, status: int) -
         ("a.json", "application/json"),
         ("a", "application/octet-stream"),
         ("", "application/octet-stream"),
+        ("data:text/x-evil,", "application/octet-stream"),
+        ("http://x/a.png", "image/png"),
     ],
 )
 def test_a_tiles_type_is_told_by_its_name(name: str, kind: str) -> None:
@@ -197,9 +221,9 @@ def test_a_compressed_image_is_not_called_an_image() -> None:
     assert not content_type("a.tif.gz").startswith("image/")
 
 
-@given(st.text())
+@given(st.text() | st.text("data:/,;=a\né", max_size=12).map("data:".__add__))
 def test_any_name_has_a_type(name: str) -> None:
-    assert "/" in content_type(name)
+    assert re.fullmatch(r"[a-z0-9.+-]+/[a-zA-Z0-9.+_-]+", content_type(name))
 
 
 @pytest.mark.parametrize(
