@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
@@ -34,40 +37,54 @@ def submit_slow(rig: Rig) -> Row:
     return _jump(rig, "submit-1", -TEN_MINUTES)
 
 
-@fault("the assembling worker's clock jumps 10 minutes ahead")
+@fault("the only assembling worker's clock jumps 10 minutes ahead, until it is set right")
 def assemble_fast(rig: Rig) -> Row:
-    return _jump(rig, "assemble", TEN_MINUTES)
+    with _wrong_clock(rig, "assemble") as clock:
+        trial = _start(rig, endpoint="slow")
+        trial.reach(0.1)
+        clock.write_text(str(TEN_MINUTES))
+        trial.until(lambda: _refuses(rig, "assemble"))
+        clock.unlink()
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
 
 
-@fault("a worker is started whose clock is 10 minutes fast")
+@fault("a poll worker's clock is 10 minutes fast from its start")
 def started_fast(rig: Rig) -> Row:
-    file = rig.directory / "clock"
-    file.write_text(str(TEN_MINUTES))
-    rig.change_workers("poll-1", by=_with_clock(rig), wait=False)
-    wait_until(lambda: "clock is 600 s fast" in rig.workers["poll-1"].log_text(), 60)
-    trial = _start(rig)
-    trial.struck()
-    row = trial.row(times=1, note=_NOTE)
-    file.unlink()
-    return row
+    with _wrong_clock(rig, "poll-1", TEN_MINUTES):
+        wait_until(lambda: _refuses(rig, "poll-1"), 60)
+        trial = _start(rig)
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
 
 
 def _jump(rig: Rig, worker: str, seconds: int) -> Row:
-    file = rig.directory / "clock"
-    rig.change_workers(worker, by=_with_clock(rig))
-    trial = _start(rig)
-    trial.reach(0.2)
-    file.write_text(str(seconds))
-    trial.struck()
-    row = trial.row(times=1, note=_NOTE)
-    file.unlink()
-    return row
+    with _wrong_clock(rig, worker) as clock:
+        trial = _start(rig)
+        trial.reach(0.2)
+        clock.write_text(str(seconds))
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
 
 
-def _with_clock(rig: Rig) -> tuple[str, ...]:
-    return (sys.executable, "-m", "tests.chaos.clock", str(rig.directory / "clock"))
+@contextmanager
+def _wrong_clock(rig: Rig, worker: str, seconds: int = 0) -> Iterator[Path]:
+    """Give a worker a clock that is wrong by what is in the file that this yields."""
+    clock = rig.directory / "clock"
+    clock.write_text(str(seconds))
+    rig.change_workers(worker, by=(sys.executable, "-m", "tests.chaos.clock", str(clock)), wait=not seconds)
+    try:
+        yield clock
+    finally:
+        clock.unlink(missing_ok=True)
 
 
-def _start(rig: Rig) -> Trial:
+def _refuses(rig: Rig, worker: str) -> bool:
+    """Whether a worker has said that it does not start with such a clock."""
+    return "osml-tasks: this machine's clock is 60" in rig.workers[worker].log_text()
+
+
+def _start(rig: Rig, endpoint: str = "steady") -> Trial:
     # Some tiles fail at first: they wait for a second attempt, which is a countdown, too.
-    return rig.start_job(200, scripts={f"t{number:04d}": {"fail_first": 1} for number in range(0, 200, 40)})
+    failing = {f"t{number:04d}": {"fail_first": 1} for number in range(0, 200, 40)}
+    return rig.start_job(200, endpoint=endpoint, scripts=failing)
