@@ -25,7 +25,7 @@ from tests.integration.fleet import (
     wait_until,
 )
 
-# How long an example takes is the machine's matter, which may be busy.
+# A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
