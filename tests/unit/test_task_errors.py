@@ -32,7 +32,7 @@ def attempt(error: Exception, here: Mock | None = None) -> None:
     """A task that fails in this way."""
     task = Mock(retry=Mock(return_value=Retry()))
     task.name = "osml_tasks.poll"
-    with job_at_stake(here or Mock(), task, SHARD):
+    with job_at_stake(lambda: here or Mock(), task, SHARD):
         raise error
 
 
