@@ -208,10 +208,13 @@ class Job:
 
         :raises NotAllowedError: it is the record of nothing that can be a job.
         """
-        values = orjson.loads(text)
-        check_job_id(values["job_id"])
-        rounds = tuple(Round(**one) for one in values["rounds"])
-        return cls(**values | {"options": JobOptions(**values["options"]), "rounds": rounds})
+        try:
+            values = orjson.loads(text)
+            check_job_id(values["job_id"])
+            rounds = tuple(Round(**one) for one in values["rounds"])
+            return cls(**values | {"options": JobOptions(**values["options"]), "rounds": rounds})
+        except (ValueError, KeyError, TypeError) as error:
+            raise NotAllowedError(f"what is kept of a job is no record of one ({error})") from None
 
     @property
     def tiles(self) -> int:

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -47,6 +48,7 @@ _WHERE: Mapping[str, frozenset[str | None]] = {
 }
 
 logger = logging.getLogger(__name__)
+_signature = cache(signature)
 
 
 def log_refused(task: object, reason: object) -> None:
@@ -72,7 +74,7 @@ def check_arguments(task: str, positional: Any, keywords: Any) -> None:
     if not isinstance(positional, list | tuple) or not isinstance(keywords, dict):
         raise MessageRefusedError("its arguments are no list and mapping")
     try:
-        signature(check).bind(*positional, **keywords)
+        _signature(check).bind(*positional, **keywords)
     except TypeError as error:
         raise MessageRefusedError(brief(error)) from None
     try:

@@ -132,9 +132,14 @@ class _AtStake:
     def _trouble_lasts(self, error: ExtensionRuntimeError) -> float:
         """For how long the task has found S3 out of order, or has waited for shards of which nothing is heard, s."""
         lasts = self._connections.claims.trouble_lasts(self._trouble, forget_after=8 * TROUBLE_SECONDS)
-        if isinstance(error, PartsMissingError):
-            return min(lasts, self._connections.records.idle_seconds(str(self._arguments.get("job"))) or 0.0)
-        return lasts
+        return min(lasts, self._idle_seconds()) if isinstance(error, PartsMissingError) else lasts
+
+    def _idle_seconds(self) -> float:
+        """For how long nothing has been heard of the job, unless its shards wait for capacity, s."""
+        job = self._connections.records.job(str(self._arguments.get("job")))
+        if self._connections.capacity.in_hand(job.endpoint, job.job_id).parked:
+            return 0.0
+        return self._connections.records.idle_seconds(job.job_id) or 0.0
 
     def _give_up(self, error: Exception, *, misconfigured: bool = False) -> None:
         job_id = check_job_id(self._arguments.get("job"))

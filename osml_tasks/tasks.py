@@ -71,7 +71,15 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
     with job_at_stake(connections(), self, shard):
         here = connections()
         told = Shard.from_message(shard)
-        outcome = submit_shard(here, told, _message(self), uuid4().hex, here.publish, ticket=str(self.request.id))
+        outcome = submit_shard(
+            here,
+            told,
+            _message(self),
+            uuid4().hex,
+            here.publish,
+            ticket=str(self.request.id),
+            redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
+        )
         if outcome.parked:
             raise Ignore
         if outcome.busy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 from importlib import import_module
@@ -20,6 +22,9 @@ EXIT_JOB_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TILES_FAILED = 3
 EXIT_INTERRUPTED = 130
+
+# What a write to standard output ends with when nothing takes it.
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE)
 
 # What ``--help`` says of each, so that it need not load them.
 _COMMANDS = {
@@ -82,11 +87,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        return _fail(_output_is_lost(error), EXIT_USAGE)
     except Exception as error:
         status = _expected(error)
         if status is None:
             raise
         return _fail(str(error), status)
+
+
+def _output_is_lost(error: OSError) -> str:
+    """Give standard output up; says so."""
+    # What is left in its buffer would be written at the exit, in vain, and with another exit status.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"standard output cannot be written: {error.strerror}: send it elsewhere"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
-"""A Celery command whose clock is wrong: ``python -m tests.chaos.clock SECONDS ARGUMENT...``.
+"""A Celery worker whose clock is wrong: ``python -m tests.chaos.clock FILE ARGUMENT...``.
 
-Shifts what Python programs ask for the time, ``time.time`` and ``datetime.now``, before Celery and this package
-are imported; their children inherit it.
+As long as FILE exists, the clock is ahead by the seconds that it holds; behind, if they are negative. Shifted are
+``time.time``, before Celery and this package are imported, and ``datetime.now`` where Celery, kombu, botocore and this
+package ask it. What is written in Rust keeps the true time: it would not know a stranger's ``datetime``.
 """
 
 from __future__ import annotations
@@ -9,49 +10,73 @@ from __future__ import annotations
 import datetime
 import sys
 import time
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+_LOOK_EVERY = 0.1
+_ASKERS = ("celery", "kombu", "botocore", "osml_tasks")
 
 _true_time, _Datetime = time.time, datetime.datetime
 
 
-class _Meta(type):
-    """Any date is one of ours."""
+class _Shift:
+    """By how much the clock is wrong, s; looked up ten times a second at most."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._looked = float("-inf")
+        self._seconds = 0.0
+
+    def now(self) -> float:
+        if time.monotonic() - self._looked > _LOOK_EVERY:
+            self._looked = time.monotonic()
+            self._seconds = float(self._file.read_text()) if self._file.exists() else 0.0
+        return _true_time() + self._seconds
+
+
+class _AnyDate(type):
+    """What every date is an instance of."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _Datetime)
 
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, _Datetime)
+
+class Shifted(datetime.datetime, metaclass=_AnyDate):
+    """The class ``datetime``, as far as it is called; what it makes are ordinary ones."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        return _Datetime(*arguments, **options)
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+        return _Datetime.fromtimestamp(time.time(), tz)
+
+    @classmethod
+    def utcnow(cls) -> Any:
+        return _Datetime.fromtimestamp(time.time(), datetime.UTC).replace(tzinfo=None)
 
 
-def shift(seconds: float) -> None:
-    """Put this process's clock forward; back, if negative."""
-
-    class Shifted(_Datetime, metaclass=_Meta):
-        def __new__(cls, *arguments: Any, **options: Any) -> Any:
-            return _Datetime(*arguments, **options)
-
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-            return _Datetime.fromtimestamp(time.time(), tz)
-
-        @classmethod
-        def utcnow(cls) -> Any:
-            return _Datetime.fromtimestamp(time.time(), datetime.UTC).replace(tzinfo=None)
-
-        @classmethod
-        def today(cls) -> Any:
-            return _Datetime.fromtimestamp(time.time())
-
-    time.time = lambda: _true_time() + seconds
-    datetime.datetime = Shifted  # type: ignore[misc]
+def shift_dates(**_: Any) -> None:
+    """Have the modules that ask for the time of day ask :class:`Shifted`."""
+    module = ModuleType("datetime")
+    vars(module).update(vars(datetime) | {"datetime": Shifted})
+    for name, loaded in list(sys.modules.items()):
+        if name.partition(".")[0] in _ASKERS:
+            found = getattr(loaded, "datetime", None)
+            if found is _Datetime:
+                loaded.datetime = Shifted  # type: ignore[attr-defined]
+            elif found is datetime:
+                loaded.datetime = module  # type: ignore[attr-defined]
 
 
 def main() -> None:
     """Run Celery's command line."""
-    shift(float(sys.argv.pop(1)))
+    time.time = _Shift(Path(sys.argv.pop(1))).now
     from celery.__main__ import main as celery
+    from celery.signals import worker_init
 
+    worker_init.connect(shift_dates, weak=False)
     celery()
 
 

@@ -3,44 +3,88 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
+from tests.chaos.trial import Trial
+from tests.integration.fleet import wait_until
 
 TEN_MINUTES = 600
+_NOTE = "5 tiles fail at first"
 
 
-@fault("the clock of a poll worker is 10 minutes fast", quick=True)
+@fault("a poll worker's clock jumps 10 minutes ahead", quick=True)
 def poll_fast(rig: Rig) -> Row:
-    return _shifted(rig, "poll-1", TEN_MINUTES)
+    return _jump(rig, "poll-1", TEN_MINUTES)
 
 
-@fault("the clock of a poll worker is 10 minutes slow")
+@fault("a poll worker's clock jumps 10 minutes back")
 def poll_slow(rig: Rig) -> Row:
-    return _shifted(rig, "poll-1", -TEN_MINUTES)
+    return _jump(rig, "poll-1", -TEN_MINUTES)
 
 
-@fault("the clock of a submit worker is 10 minutes fast")
+@fault("a submit worker's clock jumps 10 minutes ahead")
 def submit_fast(rig: Rig) -> Row:
-    return _shifted(rig, "submit-1", TEN_MINUTES)
+    return _jump(rig, "submit-1", TEN_MINUTES)
 
 
-@fault("the clock of a submit worker is 10 minutes slow")
+@fault("a submit worker's clock jumps 10 minutes back")
 def submit_slow(rig: Rig) -> Row:
-    return _shifted(rig, "submit-1", -TEN_MINUTES)
+    return _jump(rig, "submit-1", -TEN_MINUTES)
 
 
-@fault("the clock of the assembling worker is 10 minutes fast")
+@fault("the only assembling worker's clock jumps 10 minutes ahead, until it is set right")
 def assemble_fast(rig: Rig) -> Row:
-    return _shifted(rig, "assemble", TEN_MINUTES)
+    with _wrong_clock(rig, "assemble") as clock:
+        trial = _start(rig, endpoint="slow")
+        trial.reach(0.1)
+        clock.write_text(str(TEN_MINUTES))
+        trial.until(lambda: _refuses(rig, "assemble"))
+        clock.unlink()
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
 
 
-def _shifted(rig: Rig, worker: str, seconds: int) -> Row:
-    rig.change_workers(worker, by=(sys.executable, "-m", "tests.chaos.clock", str(seconds)))
+@fault("a poll worker's clock is 10 minutes fast from its start")
+def started_fast(rig: Rig) -> Row:
+    with _wrong_clock(rig, "poll-1", TEN_MINUTES):
+        wait_until(lambda: _refuses(rig, "poll-1"), 60)
+        trial = _start(rig)
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
+
+
+def _jump(rig: Rig, worker: str, seconds: int) -> Row:
+    with _wrong_clock(rig, worker) as clock:
+        trial = _start(rig)
+        trial.reach(0.2)
+        clock.write_text(str(seconds))
+        trial.struck()
+        return trial.row(times=1, note=_NOTE)
+
+
+@contextmanager
+def _wrong_clock(rig: Rig, worker: str, seconds: int = 0) -> Iterator[Path]:
+    """Give a worker a clock that is wrong by what is in the file that this yields."""
+    clock = rig.directory / "clock"
+    clock.write_text(str(seconds))
+    rig.change_workers(worker, by=(sys.executable, "-m", "tests.chaos.clock", str(clock)), wait=not seconds)
+    try:
+        yield clock
+    finally:
+        clock.unlink(missing_ok=True)
+
+
+def _refuses(rig: Rig, worker: str) -> bool:
+    """Whether a worker has said that it does not start with such a clock."""
+    return "osml-tasks: this machine's clock is 60" in rig.workers[worker].log_text()
+
+
+def _start(rig: Rig, endpoint: str = "steady") -> Trial:
     # Some tiles fail at first: they wait for a second attempt, which is a countdown, too.
-    scripts = {f"t{number:04d}": {"fail_first": 1} for number in range(0, 200, 40)}
-    trial = rig.start_job(200, scripts=scripts)
-    trial.reach(0.01)
-    trial.struck()
-    return trial.row(times=1)
+    failing = {f"t{number:04d}": {"fail_first": 1} for number in range(0, 200, 40)}
+    return rig.start_job(200, endpoint=endpoint, scripts=failing)

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import resource
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
 
 from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
 
-# Not a byte can be written to any file; a log still can, through a process without that limit.
+# The log goes through another process, which has room.
+_LOG_ELSEWHERE = ("/bin/sh", "-c", '"$@" 2>&1 | cat', "log-elsewhere")
 _NO_ROOM = ("/bin/sh", "-c", '(ulimit -f 0; exec "$@") 2>&1 | cat', "no-room", sys.executable, "-m")
-_NOWHERE = ("/bin/sh", "-c", 'exec "$@" >/dev/full', "no-output", sys.executable, "-m", "osml_tasks")
+_NO_OUTPUT = ("/bin/sh", "-c", 'exec "$@" >/dev/full', "no-output", sys.executable, "-m", "osml_tasks")
 
 
-@fault("the disks of all workers are full", quick=True)
+@fault("the disks of all workers fill up", quick=True)
 def workers(rig: Rig) -> Row:
-    rig.change_workers(by=(*_NO_ROOM, "celery"))
+    rig.change_workers(by=(*_LOG_ELSEWHERE, sys.executable, "-m", "celery"))
     trial = rig.start_job(200)
-    return trial.row(times=5)
+    trial.reach(0.1)
+    with _no_file_grows(rig):
+        trial.struck()
+        return trial.row(times=5)
+
+
+@fault("the disks of all workers fill up, those of their logs, too")
+def logs(rig: Rig) -> Row:
+    trial = rig.start_job(200)
+    trial.reach(0.1)
+    with _no_file_grows(rig):
+        trial.struck()
+        return trial.row(times=5)
+
+
+@contextmanager
+def _no_file_grows(rig: Rig) -> Iterator[None]:
+    """Let no process of a worker write a byte to any file."""
+    _limit(rig, 0)
+    try:
+        yield
+    finally:
+        _limit(rig, resource.RLIM_INFINITY)
+
+
+def _limit(rig: Rig, most: int) -> None:
+    for worker in rig.workers.values():
+        parent = psutil.Process(worker.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            if process.name().startswith("python"):
+                _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+                process.rlimit(psutil.RLIMIT_FSIZE, (most, hard))
 
 
 @fault("the client's disk is full; the result is fetched to another")
@@ -34,10 +70,10 @@ def client(rig: Rig) -> Row:
 
 @fault("the client's standard output is full (/dev/full)")
 def output(rig: Rig) -> Row:
-    trial = rig.start_job(200, command=_NOWHERE)
+    trial = rig.start_job(200, command=_NO_OUTPUT)
     trial.wait()
     said = trial.client.log_text()
     assert "Traceback" not in said, said
-    if not Path(trial.output).exists():
+    if not trial.output.exists():
         trial.fetch()
     return trial.row(times=1)

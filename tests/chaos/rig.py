@@ -174,16 +174,17 @@ class Rig:
         self._ends.callback(client.stop, grace=0)
         return client
 
-    def change_workers(self, *names: str, by: Sequence[str] = (), **variables: str) -> None:
+    def change_workers(self, *names: str, by: Sequence[str] = (), wait: bool = True, **variables: str) -> None:
         """Stop workers, and start them in another way or with more variables, until the fault is over.
 
         :param names: which; default: all.
         :param by: what runs Celery's command line, in place of ``python -m celery``.
+        :param wait: whether they are to be ready when this returns.
         """
         chosen = [self.workers[name] for name in names] or list(self.workers.values())
         for worker in chosen:
             worker.change(worker_command(worker.name, *_WORKERS[worker.name], by=by), **variables)
-        for worker in chosen:
+        for worker in chosen if wait else ():
             worker.wait_ready()
 
     def state(self, job_id: str) -> JobState:

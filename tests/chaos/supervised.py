@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event, RLock, Thread
@@ -13,6 +14,8 @@ from osml_tasks.child_process import ChildProcess
 
 RESTART_SECONDS = 1.0
 """How long after a death, s."""
+_EARLY_DEATH_SECONDS = 10.0
+"""One that lived no longer waits five times as long."""
 _START_SECONDS = 90.0
 
 
@@ -29,6 +32,7 @@ class Supervised:
     ) -> None:
         self.name = name
         self.starts = 0
+        self._started_at = 0.0
         self._usual = (tuple(command), dict(env))
         self._now = self._usual
         self._directory = directory
@@ -93,6 +97,7 @@ class Supervised:
 
     def _start_process(self) -> None:
         self.starts += 1
+        self._started_at = time.monotonic()
         command, env = self._now
         self._process = ChildProcess(
             f"{self.name}.{self.starts}",
@@ -104,8 +109,12 @@ class Supervised:
         self._process.start()
 
     def _supervise(self, stopped: Event) -> None:
-        while not stopped.wait(RESTART_SECONDS):
+        pause = RESTART_SECONDS
+        while not stopped.wait(pause):
+            pause = RESTART_SECONDS
             with self._lock:
                 if self._process is not None and not self._process.is_alive():
+                    lived = time.monotonic() - self._started_at
                     self._process.stop(grace=0)
                     self._start_process()
+                    pause = 5 * RESTART_SECONDS if lived < _EARLY_DEATH_SECONDS else RESTART_SECONDS

@@ -55,8 +55,10 @@ class Trial:
         self.struck_at: list[float] = []
         self._name = directory.name
         self.folder = rig.fleet.tiles / directory.name
-        own = {f"t{number:04d}": {"features": 1 + number % 3} for number in range(tiles)}
-        self._scripts = {name: script | dict(scripts.get(name, {})) for name, script in own.items()}
+        names = [f"t{number:04d}" for number in range(tiles)]
+        # The model remembers what it was called with, so names are this trial's own.
+        own = [{"name": f"{directory.name}-{name}", "features": 1 + place % 3} for place, name in enumerate(names)]
+        self._scripts = {name: script | dict(scripts.get(name, {})) for name, script in zip(names, own, strict=True)}
         self._jobs_before = rig.job_ids()
         self._job_id = ""
         self._moved: list[float] = []
@@ -211,10 +213,9 @@ class Trial:
         return round(max((after - before for before, after in pairwise(marks)), default=0.0), 1)
 
     def _expected(self, reported: frozenset[str]) -> Iterator[str]:
-        for name, script in self._scripts.items():
-            if name in reported:
-                continue
-            yield from (f"{name}-{place}" for place in range(script["features"]))
+        for tile, script in self._scripts.items():
+            if tile not in reported:
+                yield from (f"{script['name']}-{place}" for place in range(script["features"]))
 
     def _found(self) -> Iterator[str]:
         if self.output.exists():

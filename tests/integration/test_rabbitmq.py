@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kombu import Producer, Queue
 
 from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
@@ -135,3 +136,28 @@ def test_a_broker_that_restarts_loses_nothing(rabbit_fleet: RabbitFleet, tiles: 
     assert client.returncode == 0, err
     features = json.loads((tmp_path / "out.geojson").read_text())["features"]
     assert names(features) == [name for name in scripts for _ in range(2)]
+
+
+def test_what_is_no_message_of_this_program_is_one_line_and_gone(rabbit_fleet: RabbitFleet) -> None:
+    task = {"task": "osml_tasks.poll", "id": "1"}
+    forged: list[tuple[object, dict[str, object]]] = [
+        (b"\x80\x04.", {"headers": task, "content_type": "application/x-python-serialize"}),
+        (b"\xff", {"headers": task, "content_type": "application/json", "content_encoding": "utf-8"}),
+        (b"no JSON", {"headers": task, "content_type": "application/json", "content_encoding": "utf-8"}),
+        ("null", {"headers": task, "content_type": "application/json", "content_encoding": "utf-8"}),
+        ([[], {}, None], {"headers": {"task": ["osml_tasks.poll"], "id": "1"}}),
+        ([[], {}, None], {"headers": {"task": "celery.backend_cleanup", "id": "1"}}),
+        ([[], {}, None], {"headers": {"id": "1"}}),
+        ([[], {"job": "../x"}, None], {"headers": task}),
+        ([["x" * 2_000_000], {}, None], {"headers": task, "compression": "gzip"}),
+    ]
+    before = len(rabbit_fleet.worker_log())
+    with new_app(rabbit_fleet.env["CELERY_BROKER_URL"]).connection_for_write() as connection:
+        for body, options in forged:
+            Producer(connection).publish(body, exchange="", routing_key="osml.poll", serializer="json", **options)
+        queue = Queue("osml.poll", channel=connection.default_channel)
+        wait_until(lambda: rabbit_fleet.worker_log()[before:].count("message refused: ") == len(forged))
+        wait_until(lambda: queue.queue_declare(passive=True).message_count == 0)
+    said = rabbit_fleet.worker_log()[before:]
+    assert "Traceback" not in said
+    assert len(said) < 500 * len(forged)
