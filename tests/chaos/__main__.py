@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,13 +69,15 @@ def _try_all(faults: Sequence[Fault], rigs: int, directory: Path) -> list[Row]:
     def work(number: int) -> None:
         with RenewedRig(directory / f"rig-{number}") as rig:
             while (fault := waiting.get()) is not None:
+                began = time.monotonic()
                 try:
                     rows[fault.name] = rig.run(fault)
                 except Exception:
                     console.print(f"{fault.name}: could not be tried\n{traceback.format_exc()}", markup=False)
                 live.update(table.on_terminal(in_order()))
                 if not console.is_terminal and fault.name in rows:
-                    console.print(" | ".join(table.cells(rows[fault.name])), markup=False, soft_wrap=True)
+                    took = f"{time.monotonic() - began:.0f} s in all"
+                    console.print(" | ".join([*table.cells(rows[fault.name]), took]), markup=False, soft_wrap=True)
 
     with Live(console=console, auto_refresh=False) as live, ThreadPoolExecutor(rigs) as pool:
         list(pool.map(work, range(rigs)))

@@ -86,9 +86,10 @@ def beat(rig: Rig) -> Row:
     trial = rig.start_job(200)
     for share in (0.2, 0.4, 0.6):
         trial.reach(share)
+        starts = rig.beat.starts
         rig.beat.kill()
         trial.struck()
-        wait_until(lambda pid=rig.beat.pid: rig.beat.pid != pid)  # type: ignore[misc]
+        wait_until(lambda starts=starts: rig.beat.starts > starts)  # type: ignore[misc]
     return trial.row(times=3)
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, RLock, Thread
 
@@ -75,7 +76,7 @@ class Supervised:
 
     def kill(self) -> None:
         """Kill it with its children, as if its machine had gone."""
-        with self._lock:
+        with self._lock, suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def change(self, command: Sequence[str] | None = None, **env: str) -> None:
