@@ -79,12 +79,13 @@ class Consumer(consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of a connection that is lost, so that there can be another."""
-        try:
-            super().on_connection_error_after_connected(exc)
-        except AttributeError as error:
-            # kombu 5.7 closes a Redis channel again whose client is gone already, where a broker goes away twice
-            # within seconds. By then there is nothing left to be done.
-            logger.debug("the lost connection was closed before: %s", error)
+        # kombu 5.7 closes a Redis channel again whose client is gone already, where a broker goes away twice
+        # within seconds. By then there is nothing left to be done.
+        _unless_gone(super().on_connection_error_after_connected)(exc)
+
+    def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge a message, or return it; one that came over a lost connection comes back by itself."""
+        return super().call_soon(_unless_gone(p), *args, **kwargs)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """What is called with each message."""
@@ -128,6 +129,19 @@ class Consumer(consumer.Consumer):
         log_refused(headers.get("task", "no task"), reason)
         if not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)
+
+
+def _unless_gone(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step with a connection, of which nothing comes where its client is gone: kombu has no error for that."""
+
+    def take(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return step(*args, **kwargs)
+        except AttributeError as error:
+            logger.debug("the connection was lost before: %s", error)
+            return None
+
+    return take
 
 
 def check_message(message: Any) -> None:
