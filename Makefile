@@ -23,7 +23,8 @@ test-lowest: $(LOWEST)/installed
 
 # What is known against the versions in the images, and those that an installation of today gets. Needs a network.
 audit: $(AUDIT)/installed
-	$(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) --no-deps --disable-pip --requirement compose/requirements-local.txt
+	$(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) --no-deps --disable-pip \
+		--requirement compose/requirements.txt --requirement compose/requirements-local.txt
 	$(AUDIT)/bin/uv pip compile --quiet --all-extras pyproject.toml --output-file $(AUDIT)/today.txt
 	$(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) --no-deps --disable-pip --requirement $(AUDIT)/today.txt
 

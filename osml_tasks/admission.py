@@ -96,6 +96,7 @@ class Consumer(consumer.Consumer):
             except MessageRefusedError as error:
                 self._refuse(message, error)
                 return
+            bound_countdown(message.headers)
             try:
                 handle(message)
             except self.connection_errors:
@@ -152,6 +153,20 @@ def check_message(message: Any) -> None:
     _check_payload(payload)
 
 
+def bound_countdown(headers: dict[str, Any]) -> None:
+    """Have a step of a job be due no later than any countdown lasts: more is the error of its sender's clock."""
+    if headers.get("eta") is None or headers["task"] == "osml_tasks.detect":
+        return
+    latest = datetime.now(UTC) + timedelta(seconds=MAX_COUNTDOWN)
+    if _due(headers["eta"]) > latest:
+        headers["eta"] = latest.isoformat()
+
+
+def _due(eta: str) -> datetime:
+    due = datetime.fromisoformat(eta)
+    return due if due.tzinfo else due.replace(tzinfo=UTC)
+
+
 def _check_headers(headers: Any) -> _Headers:
     if not isinstance(headers, dict):
         raise MessageRefusedError("it has no headers")
@@ -174,8 +189,7 @@ def _check_eta(eta: str | None) -> None:
     if eta is None:
         return
     try:
-        due = datetime.fromisoformat(eta)
-        ahead = (due if due.tzinfo else due.replace(tzinfo=UTC)) - datetime.now(UTC)
+        ahead = _due(eta) - datetime.now(UTC)
     except (ValueError, OverflowError):
         raise MessageRefusedError("its header eta is no time") from None
     if ahead > FARTHEST:

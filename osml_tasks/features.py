@@ -48,7 +48,7 @@ def check_size(size: int, limit: int) -> None:
         )
 
 
-def parse(output: bytes) -> list[Feature]:
+def parse(output: bytes, *, first: int = 0) -> list[Feature]:
     """The features in one output of a model, each with ``geometry`` and ``properties`` present.
 
     :raises UnparsableOutputError: if it is not a GeoJSON FeatureCollection (RFC 7946); NaN and
@@ -66,7 +66,7 @@ def parse(output: bytes) -> list[Feature]:
     if not isinstance(features, list):
         raise UnparsableOutputError(f"the FeatureCollection's 'features' is not a list but {shown(features)}")
     shallow = output.count(b"]") + output.count(b"}") <= _SHALLOW_BRACKETS
-    for place, feature in enumerate(features):
+    for place, feature in enumerate(features, first):
         try:
             _check(feature)
             if not shallow:

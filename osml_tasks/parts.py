@@ -9,6 +9,7 @@ from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
 from osml_tasks.features import Feature, add_provenance, check_size, parse, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile
+from osml_tasks.large_output import parse_in_turns
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.polling import TileRecord
@@ -16,7 +17,6 @@ from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
 
 _READ_AHEAD_BYTES = 8 * 1024 * 1024
-_FEATURES_AT_A_TIME = 10_000
 
 
 def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
@@ -125,18 +125,16 @@ class PartWriter:
                 self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
 
     def _lines_of_tile(self, tile: Tile, output: S3Object, body: bytes | None) -> Iterator[bytes]:
-        # In a function of its own, so that the features of one tile are gone before those of the next are read.
         self._connections.stop.check()
-        features = self._parse(output, body)
-        add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
-        self._features += len(features)
-        for start in range(0, len(features), _FEATURES_AT_A_TIME):
+        for features in self._parse(output, body):
             self._connections.stop.check()
-            yield to_lines(features[start : start + _FEATURES_AT_A_TIME])
+            add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
+            self._features += len(features)
+            yield to_lines(features)
 
-    def _parse(self, output: S3Object, body: bytes | None) -> list[Feature]:
+    def _parse(self, output: S3Object, body: bytes | None) -> Iterator[list[Feature]]:
         check_size(output.size, self._connections.config.max_output_bytes)
-        return parse(self._download(output) if body is None else body)
+        return parse_in_turns(self._download(output)) if body is None else iter([parse(body)])
 
     def _download_small(self, output: S3Object) -> bytes | None:
         """An output that may wait in memory for its turn."""

@@ -18,7 +18,7 @@ from osml_tasks.job_status import JobStatus, read_status
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
-from osml_tasks.s3 import S3Uri
+from osml_tasks.s3_uri import S3Uri, is_uri
 from osml_tasks.transitions import Transitions
 
 RECORD_SECONDS = 7 * 24 * 3600
@@ -230,7 +230,8 @@ class JobRecords:
     def roots(self) -> list[S3Uri]:
         """Where the endpoints of recent jobs write."""
         self._redis.zremrangebyscore(_ROOTS, "-inf", self.now())
-        return sorted((S3Uri.parse(root.decode()) for root in self._redis.zrange(_ROOTS, 0, -1)), key=str)
+        names = (root.decode("utf-8", "replace") for root in self._redis.zrange(_ROOTS, 0, -1))
+        return sorted((S3Uri.parse(name) for name in names if is_uri(name)), key=str)
 
     def server_run(self) -> str:
         """Tells one start of the server from the next, after which it may know less."""

@@ -15,6 +15,7 @@ from osml_tasks.celery import state_address
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, NotAllowedError
+from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import read_job
 from osml_tasks.jobs import Job, JobState, Progress, is_made_here, made_at
 from osml_tasks.logs import log_step
@@ -103,6 +104,7 @@ def _send_again(connections: Connections, lack: _Lack) -> None:
         return
     shards = [shard for shard in planned_shards(connections, job) if shard.shard in lack.shards]
     publish_job(connections.app, job, shards)
+    expect_late_outputs(connections, job, connections.records.now())
     connections.claims.forget(job.job_id, lack.shards)
     connections.records.touch(job.job_id)
     what = {"shards": len(shards)} if shards else {"assembly": 1}
@@ -150,5 +152,6 @@ def _restore(connections: Connections, job_id: str) -> None:
         catch_up(connections, copy.job)
         return
     found = restore_job(connections, copy.job)
+    expect_late_outputs(connections, copy.job, connections.records.now())
     counts = {"finished": found.finished, "shards": found.shards, "answers": found.answers}
     log_step(logger, "restored", level=logging.WARNING, job=job_id, **counts)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import boto3
@@ -242,10 +242,18 @@ class S3Manager:
             yield from page
 
     def _list_by_boto3(self, prefix: S3Uri) -> Iterator[S3Object]:
-        for answer in pages(self._client, prefix):
+        def ask() -> dict[str, Any]:
+            return next(pages(self._client, prefix, **start))
+
+        start: dict[str, str] = {}
+        more = True
+        while more:
+            answer = again(ask, self._sleep)
             for one in answer.get("Contents", ()):
                 uri = S3Uri(prefix.bucket, one["Key"])
+                start = {"StartAfter": one["Key"]}
                 yield S3Object(uri, one["Size"], one["LastModified"], one.get("ETag"))
+            more = bool(answer.get("IsTruncated"))
 
     def _page(self, prefix: S3Uri, after: str | None) -> Sequence[S3Object]:
         """Up to a thousand objects, those whose keys come after a key."""

@@ -26,6 +26,7 @@ from osml_tasks.errors import (
     ThrottledError,
     WorkerStoppingError,
 )
+from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename, plan
 from osml_tasks.ledger import Outcome, ResourceType
@@ -69,6 +70,7 @@ def submit_shard(
     publish: Callable[[Iterable[str]], None],
     *,
     ticket: str = "",
+    redelivered: bool = False,
 ) -> Submission:
     """Take capacity for a shard and invoke those of its tiles that are due.
 
@@ -76,6 +78,8 @@ def submit_shard(
     :param token: says which task does this; two at the same shard would invoke tiles twice.
     :param publish: sends messages of other shards whose turn has come.
     :param ticket: tells this message from others of the same shard, however often it comes.
+    :param redelivered: whether it was with a worker before, which may have invoked tiles and not said so: what the
+        endpoint answers to that may come after the job's end.
     :raises EndpointUnusableError: the job cannot go on.
     :raises WorkerStoppingError: this worker has no time for the rest; what it has invoked is written down.
     :raises S3OperationError: payloads cannot be uploaded; likewise.
@@ -84,6 +88,8 @@ def submit_shard(
     records, capacity = connections.records, connections.capacity
     job = connections.job_of(shard)
     progress = records.progress(shard)
+    if redelivered:
+        expect_late_outputs(connections, job, records.now())
     if records.state(job.job_id).is_over or progress.shards_finished:
         publish(capacity.keep(job.endpoint, shard, 0).messages)
         return Submission()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -52,9 +52,12 @@ def leave_it_if_stopping() -> None:
 
 
 @contextmanager
-def job_at_stake(connections: Connections, task: Task[Any, Any], arguments: dict[str, Any]) -> Iterator[None]:
+def job_at_stake(
+    connections: Callable[[], Connections], task: Task[Any, Any], arguments: dict[str, Any]
+) -> Iterator[None]:
     """Try again what may pass; end the job where it cannot go on.
 
+    :param connections: opens them, which in a new process takes longer than to see that it is to stop.
     :param arguments: of the message at hand, or ``job`` alone.
     """
     leave_it_if_stopping()
@@ -63,7 +66,7 @@ def job_at_stake(connections: Connections, task: Task[Any, Any], arguments: dict
         with at_stake.sorted_out():
             yield
     except PASSING as error:
-        raise once_more(connections, error) from error
+        raise once_more(connections(), error) from error
 
 
 def once_more(connections: Connections, error: Exception) -> Reject:
@@ -77,7 +80,7 @@ def once_more(connections: Connections, error: Exception) -> Reject:
 class _AtStake:
     """A task at its work, and the job that it is about."""
 
-    def __init__(self, connections: Connections, task: Task[Any, Any], arguments: dict[str, Any]) -> None:
+    def __init__(self, connections: Callable[[], Connections], task: Task[Any, Any], arguments: dict[str, Any]) -> None:
         self._connections = connections
         self._task = task
         self._arguments = arguments
@@ -109,18 +112,18 @@ class _AtStake:
             self._give_up(reason)
         except TaskPredicate:
             # Parked, or to come again in the course of things.
-            self._connections.claims.trouble_is_over(self._trouble)
+            self._connections().claims.trouble_is_over(self._trouble)
             raise
         except Exception as error:
             # A defect, or a machine in trouble: said to the caller, who would otherwise wait for ever.
             self._give_up(error)
         else:
-            self._connections.claims.trouble_is_over(self._trouble)
+            self._connections().claims.trouble_is_over(self._trouble)
 
     def _forget(self, error: JobNotFoundError) -> None:
         logger.warning("message dropped: %s", error)
         if "shard" in self._arguments:
-            self._connections.give_back(Shard.from_message(self._arguments))
+            self._connections().give_back(Shard.from_message(self._arguments))
         raise Ignore from error
 
     def _come_again(self, error: ExtensionRuntimeError) -> None:
@@ -131,14 +134,19 @@ class _AtStake:
 
     def _trouble_lasts(self, error: ExtensionRuntimeError) -> float:
         """For how long the task has found S3 out of order, or has waited for shards of which nothing is heard, s."""
-        lasts = self._connections.claims.trouble_lasts(self._trouble, forget_after=8 * TROUBLE_SECONDS)
-        if isinstance(error, PartsMissingError):
-            return min(lasts, self._connections.records.idle_seconds(str(self._arguments.get("job"))) or 0.0)
-        return lasts
+        lasts = self._connections().claims.trouble_lasts(self._trouble, forget_after=8 * TROUBLE_SECONDS)
+        return min(lasts, self._idle_seconds()) if isinstance(error, PartsMissingError) else lasts
+
+    def _idle_seconds(self) -> float:
+        """For how long nothing has been heard of the job, unless its shards wait for capacity, s."""
+        job = self._connections().records.job(str(self._arguments.get("job")))
+        if self._connections().capacity.in_hand(job.endpoint, job.job_id).parked:
+            return 0.0
+        return self._connections().records.idle_seconds(job.job_id) or 0.0
 
     def _give_up(self, error: Exception, *, misconfigured: bool = False) -> None:
         job_id = check_job_id(self._arguments.get("job"))
-        end_job(self._connections, job_id, JobState.FAILED, str(error) or repr(error), misconfigured=misconfigured)
+        end_job(self._connections(), job_id, JobState.FAILED, str(error) or repr(error), misconfigured=misconfigured)
         raise error
 
 

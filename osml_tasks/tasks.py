@@ -61,17 +61,25 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     if not shards:
         return short_report(connections(), job.job_id)
     log_step(logger, "started", job=job.job_id, tiles=job.tiles, shards=job.shards)
-    with job_at_stake(connections(), self, {"job": job.job_id}):
+    with job_at_stake(connections, self, {"job": job.job_id}):
         return self.replace(job_chord(app, job, shards, keep_report=True))
 
 
 @app.task(name="osml_tasks.submit", bind=True, max_retries=None, ignore_result=True)
 def submit(self: Task[Any, Any], /, **shard: Any) -> None:
     """Invoke the tiles of a shard that are due, or park the shard until there is capacity."""
-    with job_at_stake(connections(), self, shard):
+    with job_at_stake(connections, self, shard):
         here = connections()
         told = Shard.from_message(shard)
-        outcome = submit_shard(here, told, _message(self), uuid4().hex, here.publish, ticket=str(self.request.id))
+        outcome = submit_shard(
+            here,
+            told,
+            _message(self),
+            uuid4().hex,
+            here.publish,
+            ticket=str(self.request.id),
+            redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
+        )
         if outcome.parked:
             raise Ignore
         if outcome.busy:
@@ -82,7 +90,7 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
 @app.task(name="osml_tasks.poll", bind=True, max_retries=None, ignore_result=True)
 def poll(self: Task[Any, Any], /, *, idle: int = 0, seen: int = 0, **shard: Any) -> None:
     """Look at what has arrived of a shard; come back later, or write its part when all has."""
-    with job_at_stake(connections(), self, shard):
+    with job_at_stake(connections, self, shard):
         here = connections()
         outcome = collect_shard(here, Shard.from_message(shard), idle=idle, seen=seen, publish=here.publish)
         _resubmit(shard, outcome.resubmit_in)
@@ -97,7 +105,7 @@ def assemble(self: Task[Any, Any], /, job: str, rounds: int = 1) -> dict[str, An
 
     :param rounds: how many the job had when this was sent.
     """
-    with job_at_stake(connections(), self, {"job": job}):
+    with job_at_stake(connections, self, {"job": job}):
         assemble_job(connections(), check_job_id(job), rounds)
     return None if self.request.ignore_result else short_report(connections(), job)
 

@@ -160,6 +160,7 @@ class FaultyWay:
     :ivar url: where to reach it by this way.
     :ivar delay: s that each piece of a request waits, from now on: its head, and each megabyte of its body.
     :ivar sent: bytes of requests that were handed on.
+    :ivar waiting: how many requests wait now, because of the delay.
     :ivar faults: what goes wrong; the first that happens to a request is all that does.
     """
 
@@ -169,6 +170,7 @@ class FaultyWay:
         self.url = ""
         self.delay = 0.0
         self.sent = 0
+        self.waiting = 0
         self.faults: list[Fault] = []
         self._loop = asyncio.new_event_loop()
         self._serving = Event()
@@ -216,7 +218,9 @@ class FaultyWay:
             writer.close()
 
     async def _pass(self, piece: bytes, requests: asyncio.StreamWriter) -> None:
+        self.waiting += self.delay > 0
         await asyncio.sleep(self.delay)
+        self.waiting = max(0, self.waiting - 1)
         self.sent += len(piece)
         requests.write(piece)
         await requests.drain()

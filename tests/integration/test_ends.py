@@ -256,7 +256,8 @@ def test_a_chord_that_celery_holds_for_failed_is_assembled_all_the_same(here: Fl
     job, shards = create_job(connections, sources, "scripted", stage=False)
     chord = job_chord(connections.app, job, shards)
     # Such as one whose next message could not be sent in time, though it was sent later.
-    chord.tasks.append(connections.app.signature("osml_tasks.cleanup", kwargs={"job": "no/job"}, immutable=True))
+    refused = {"sources": "s3://nobodys/", "endpoint": "scripted"}
+    chord.tasks.append(connections.app.signature("osml_tasks.detect", kwargs=refused, immutable=True))
     chord.apply_async()
     handle = JobHandle(connections, job.job_id)
     handle.wait(timeout=60)

@@ -139,7 +139,7 @@ def test_large_outputs_are_read_one_at_a_time_in_their_order(
     fleet: Fleet, connections: Connections, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("osml_tasks.parts._READ_AHEAD_BYTES", 1000)
-    monkeypatch.setattr("osml_tasks.parts._FEATURES_AT_A_TIME", 7)
+    monkeypatch.setattr("osml_tasks.large_output.FEATURES_AT_A_TIME", 7)
     shard = answered(fleet, connections, write_tiles(tiles, {"a": {"features": 20}, "b": {}, "c": {"features": 14}}))
     collected(connections, shard)
     handle = ended(connections, shard)

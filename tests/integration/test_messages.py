@@ -377,6 +377,25 @@ def test_whatever_the_ledger_names_only_what_may_be_ours_is_deleted(gate: Gate) 
         gate.crew.fleet.s3.delete_object(Bucket=bucket, Key=key)
 
 
+def test_wherever_a_record_has_outputs_only_what_may_be_ours_is_deleted(gate: Gate, tiles: Path) -> None:
+    write_tiles(tiles, {"a": {}})
+    s3, broker = gate.crew.fleet.s3, gate.crew.broker
+    with gate.crew.job(tiles, "scripted") as handle:
+        handle.wait(timeout=60)
+        wait_until(gate.is_idle)
+        foreign = {ELSEWHERE: f"output/{handle.job_id}/00000/a.out", INPUTS: "somebody-elses/a", OUTPUTS: "report.pdf"}
+        for bucket, key in foreign.items():
+            s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+        broker.hset(f"osml:job:{handle.job_id}", "output_path", f"s3://{ELSEWHERE}/output")
+        broker.sadd(f"osml:locations:{handle.job_id}", *(f"s3://{bucket}/{key}" for bucket, key in foreign.items()))
+        gate.crew.app.send_task("osml_tasks.cleanup", kwargs={"job": handle.job_id})
+        wait_until(lambda: len(gate.crew.fleet.objects()) == len(foreign))
+        wait_until(gate.is_idle)
+        assert set(gate.crew.fleet.objects()) == {f"{bucket}/{key}" for bucket, key in foreign.items()}
+        for bucket, key in foreign.items():
+            s3.delete_object(Bucket=bucket, Key=key)
+
+
 @pytest.mark.parametrize("field", ["input_bucket", "input_prefix", "output_bucket", "assume_role_arn", "job_id"])
 def test_a_record_that_leads_elsewhere_is_not_followed(gate: Gate, tiles: Path, field: str) -> None:
     write_tiles(tiles, {"a": {}})

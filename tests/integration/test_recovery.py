@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -224,21 +223,20 @@ def test_a_poll_with_old_records_leaves_the_part_as_it_is(connections: Connectio
 def test_an_output_of_an_attempt_that_the_records_do_not_know_is_found(connections: Connections, tiles: Path) -> None:
     shards = make_job(connections, write_tiles(tiles, {"t": {"fail_first": 1, "name": tiles.name}}))
     submitted(connections, shards[0])
-    job = connections.job(shards[0].job)
-    # The second attempt's output arrives; then the records fall back to the first.
-    before: dict[int, Any] = {}
 
-    def second_is_there() -> bool:
+    def second_is_invoked() -> bool:
         collect_shard(connections, shards[0], idle=0, seen=0, publish=ignore)
-        before.update(connections.records.tiles(shards[0]))
         submitted(connections, shards[0])
-        return any("-2.out" in str(found.uri) for found in connections.s3.list(S3Uri(OUTPUTS, "")))
+        record = connections.records.tiles(shards[0])[0]
+        return record.attempt == 2 and record.in_flight
 
-    wait_until(second_is_there)
+    wait_until(second_is_invoked)
+    wait_until(lambda: any("-2.out" in found.uri.key for found in connections.s3.list(S3Uri(OUTPUTS, "output"))))
+    # Then the records fall back to the first.
     connections.records.set_tiles(shards[0], {0: TileRecord(invoked_at=connections.records.now())})
     collected(connections, shards[0])
     assert connections.records.progress(shards[0]).succeeded == 1
-    fail_and_forget(connections, job.job_id)
+    fail_and_forget(connections, shards[0].job)
 
 
 def test_an_output_that_no_listing_shows_is_found_before_its_tile_is_given_up(

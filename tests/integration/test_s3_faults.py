@@ -13,6 +13,7 @@ import pytest
 
 from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewError, S3OperationError
 from osml_tasks.s3 import S3Manager, S3Object, S3Uri
+from osml_tasks.s3_settings import S3Settings
 from tests.integration.faulty_way import (
     Fault,
     FaultyWay,
@@ -95,6 +96,23 @@ def test_what_fails_in_passing_is_tried_again(s3: S3Manager, way: FaultyWay, req
     shown = way.shows(FAULTS[fault](), times=2)
     assert ask(s3) == answer
     assert shown.done == (1 if (request_, fault) in HARMLESS else 2)
+
+
+@pytest.mark.parametrize("fault", [access_denied, torn, truncated])
+def test_a_listing_that_asks_for_the_owner_is_tried_again_page_by_page(
+    s3: S3Manager, way: FaultyWay, fault: Callable[[], Fault]
+) -> None:
+    """boto3 makes it, not obstore."""
+    owned = S3Manager(settings=S3Settings(owners={INPUTS: "111122223333"}), sleep=lambda seconds: None)
+    names = [f"{number:04d}" for number in range(1001)]
+    for name in names:
+        s3.put(HERE.child(f"many/{name}"), b"")
+    found = owned.list(HERE.child("many"))
+    shown = [way.shows(fault(), "LIST", times=2)]
+    first = next(found)
+    shown.append(way.shows(fault(), "LIST", times=2))
+    assert [one.uri.name for one in (first, *found)] == names
+    assert [one.done for one in shown] == [2, 2]
 
 
 def test_an_upload_in_parts_gets_through(s3: S3Manager, way: FaultyWay) -> None:

@@ -44,9 +44,9 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
         with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
             wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
             waiting = workers.requests("scheduled", old)
-            s3.delay = 0.8
+            s3.delay = 1.5
             with workers.job(tiles / "busy", "scripted", **options) as busy:
-                wait_until(lambda: bool(workers.requests("active", old)))
+                wait_until(lambda: s3.waiting > 0)
                 new = workers.start("new", POLL, 2)
                 old.terminate()
                 wait_until(lambda: waiting <= workers.requests("scheduled", new))
@@ -96,7 +96,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
         s3.delay = 0.6
         old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
-            wait_until(lambda: bool(workers.requests("active", old)))
+            wait_until(lambda: s3.waiting > 0)
             old.terminate()
             stopped(old, within=30)
             assert "message returned" in old.process.log_text()
@@ -111,7 +111,7 @@ def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew
         s3.delay = 3600
         old = workers.start("old", POLL, 2, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=80) as job:
-            wait_until(lambda: bool(workers.requests("active", old)))
+            wait_until(lambda: s3.waiting > 0)
             old.terminate()
             stopped(old, within=40)
             assert "did not end within 6 s" in old.process.log_text()

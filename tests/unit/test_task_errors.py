@@ -32,7 +32,7 @@ def attempt(error: Exception, here: Mock | None = None) -> None:
     """A task that fails in this way."""
     task = Mock(retry=Mock(return_value=Retry()))
     task.name = "osml_tasks.poll"
-    with job_at_stake(here or Mock(), task, SHARD):
+    with job_at_stake(lambda: here or Mock(), task, SHARD):
         raise error
 
 
@@ -63,14 +63,17 @@ def test_a_refused_message_ends_no_job(ended: Mock) -> None:
     ended.assert_not_called()
 
 
-@pytest.mark.parametrize("idle", [1.0, 1e6])
-def test_an_assembly_waits_for_shards_as_long_as_their_job_gives_signs_of_life(ended: Mock, idle: float) -> None:
+@pytest.mark.parametrize(("idle", "parked", "ends"), [(1.0, 0, False), (1e6, 0, True), (1e6, 3, False)])
+def test_an_assembly_waits_for_shards_as_long_as_their_job_gives_signs_of_life(
+    ended: Mock, idle: float, parked: int, ends: bool
+) -> None:
     here = Mock()
     here.claims.trouble_lasts.return_value = 1e6
     here.records.idle_seconds.return_value = idle
-    with pytest.raises(Retry if idle == 1.0 else PartsMissingError):
+    here.capacity.in_hand.return_value.parked = frozenset(range(parked))
+    with pytest.raises(PartsMissingError if ends else Retry):
         attempt(PartsMissingError("1 of 2 parts are missing"), here)
-    assert ended.called == (idle > 1)
+    assert ended.called == ends
 
 
 def test_trouble_with_s3_counts_only_as_long_as_nothing_goes_well(ended: Mock) -> None:
