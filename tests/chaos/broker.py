@@ -13,7 +13,7 @@ FULL_SECONDS = 20.0
 OLD_SECONDS = 60.0
 
 
-@fault("the broker restarts with its data", quick=True)
+@fault("the broker restarts with its data")
 def restart(rig: Rig) -> Row:
     trial = rig.start_job(200)
     for share in (0.2, 0.4, 0.6):

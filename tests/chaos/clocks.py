@@ -17,7 +17,7 @@ TEN_MINUTES = 600
 _NOTE = "5 tiles fail at first"
 
 
-@fault("a poll worker's clock jumps 10 minutes ahead", quick=True)
+@fault("a poll worker's clock jumps 10 minutes ahead")
 def poll_fast(rig: Rig) -> Row:
     return _jump(rig, "poll-1", TEN_MINUTES)
 

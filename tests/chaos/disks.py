@@ -19,7 +19,7 @@ _NO_ROOM = ("/bin/sh", "-c", '(ulimit -f 0; exec "$@") 2>&1 | cat', "no-room", s
 _NO_OUTPUT = ("/bin/sh", "-c", 'exec "$@" >/dev/full', "no-output", sys.executable, "-m", "osml_tasks")
 
 
-@fault("the disks of all workers fill up", quick=True)
+@fault("the disks of all workers fill up")
 def workers(rig: Rig) -> Row:
     rig.change_workers(by=(*_LOG_ELSEWHERE, sys.executable, "-m", "celery"))
     trial = rig.start_job(200)
