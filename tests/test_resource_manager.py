@@ -364,7 +364,8 @@ def test_delayed_objects_do_not_pile_up() -> None:
     manager = ResourceManager(config, Willing(), MemoryLedger(lambda: now[0]))  # type: ignore[arg-type]
     for step in range(5):
         now[0] += 30
-        manager.release_s3_objects(S3Uri("outputs", f"{step}-{number}") for number in range(6000))
+        directory = f"20261124-000000-aaaaaaa{step}"
+        manager.release_s3_objects(S3Uri("outputs", f"{directory}/{number}") for number in range(6000))
         manager.cleanup(retry=False)
     assert manager.get_stats()["total_resources"] <= 3 * 6000
 
