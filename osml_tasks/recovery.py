@@ -65,21 +65,24 @@ def send_lost_messages(connections: Connections, silent: float = SILENT_SECONDS)
 def _lack(connections: Connections, job_id: str, silent: float) -> _Lack | None:
     records = connections.records
     try:
-        job, over = records.job(job_id), records.state(job_id).is_over
+        job, state = records.job(job_id), records.state(job_id)
         connections.check_job(job)
     except JobNotFoundError:
-        over = True
+        records.bury(job_id)
+        return None
     except NotAllowedError:
         # Of another fleet, which has a sweep of its own.
         return None
-    if over:
+    if state.is_over:
         records.bury(job_id)
         return None
     idle = records.idle_seconds(job_id) or 0.0
     progress = records.progress_of_shards(job_id)
     unfinished = {number for number in range(job.shards) if not progress.get(number, Progress()).shards_finished}
     if not unfinished:
-        return _Lack(job, frozenset()) if idle > min(silent, UNASSEMBLED_SECONDS) else None
+        # One that has begun may be deleting thousands of objects.
+        patience = silent if state is JobState.ASSEMBLING else min(silent, UNASSEMBLED_SECONDS)
+        return _Lack(job, frozenset()) if idle > patience else None
     shards = _silent(connections, job, unfinished, idle, silent)
     return _Lack(job, shards) if shards else None
 

@@ -346,7 +346,7 @@ def test_refused_objects_are_tried_again_ever_more_seldom_by_the_sweep() -> None
     job = new_job_id(1e9)
     manager.delete([S3Uri("outputs", f"{job}/00000/{number}.out") for number in range(500)], job_id=job)
     assert (len(ledger.failures(OBJECT)), len(ledger.failures(ResourceType.JOB))) == (0, 1)
-    manager.release_s3_objects([S3Uri("outputs", "single")])
+    manager.release_s3_objects([S3Uri("outputs", "single.out")])
     for _ in range(40):
         now[0] += 30
         manager.cleanup(retry=False)
@@ -364,8 +364,7 @@ def test_delayed_objects_do_not_pile_up() -> None:
     manager = ResourceManager(config, Willing(), MemoryLedger(lambda: now[0]))  # type: ignore[arg-type]
     for step in range(5):
         now[0] += 30
-        directory = f"20261124-000000-aaaaaaa{step}"
-        manager.release_s3_objects(S3Uri("outputs", f"{directory}/{number}") for number in range(6000))
+        manager.release_s3_objects(S3Uri("outputs", f"{step}-{number}.out") for number in range(6000))
         manager.cleanup(retry=False)
     assert manager.get_stats()["total_resources"] <= 3 * 6000
 
