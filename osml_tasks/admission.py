@@ -83,9 +83,9 @@ class Consumer(consumer.Consumer):
         # within seconds. By then there is nothing left to be done.
         _unless_gone(super().on_connection_error_after_connected)(exc)
 
-    def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge a message, or return it; one that came over a lost connection comes back by itself."""
-        return super().call_soon(_unless_gone(p), *args, **kwargs)
+        return super().call_soon_ack(_unless_gone(p), *args, **kwargs)  # type: ignore[misc]
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """What is called with each message."""
