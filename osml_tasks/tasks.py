@@ -139,7 +139,10 @@ def _connections() -> Connections:
 def _message(task: Task[Any, Any]) -> str:
     """The task at hand as a message to be sent later: same id, same place in its chain and chord."""
     arguments, keywords = tuple(task.request.args or ()), dict(task.request.kwargs or {})
-    return json.dumps(task.signature_from_request(task.request, arguments, keywords))
+    message = task.signature_from_request(task.request, arguments, keywords)
+    # What brokers and tracers have added is of this delivery.
+    message.options.pop("headers", None)
+    return json.dumps(message)
 
 
 def _resubmit(shard: dict[str, Any], countdown: float | None) -> None:
