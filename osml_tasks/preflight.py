@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from redis.exceptions import RedisError
 
 from osml_tasks.accounts import session_of
 from osml_tasks.celery import app as default_app
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 WORKER_WAIT_SECONDS = 5.0
 """How long to wait for a worker to answer for a queue, s."""
 
+_KEEPS_ALL = "noeviction"
 _AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
 
 
@@ -73,6 +75,8 @@ def examine(
     broker = _finding("broker", check_broker)
     yield broker
     if broker.ok:
+        if thorough:
+            yield _memory()
         yield _finding("workers", _workers)
     if credentials.ok:
         yield from _buckets(S3Manager(session, S3Settings.of(config)), config, thorough)
@@ -148,6 +152,22 @@ def check_broker() -> str:
             "start it, or set CELERY_RESULT_BACKEND to a Redis URL"
         ) from error
     return str(where)
+
+
+def _memory() -> Finding:
+    """Whether the server with the jobs' state keeps what it has when its memory is full."""
+    try:
+        policy = state_client(default_app).info("memory").get("maxmemory_policy")
+    except RedisError as error:
+        return Finding("memory", None, f"not asked: {error}")
+    if policy in (None, _KEEPS_ALL):
+        return Finding("memory", True, "the state's server evicts nothing")
+    return Finding(
+        "memory",
+        False,
+        f"the state's server has maxmemory-policy {policy}: set it to {_KEEPS_ALL}, or records of jobs vanish when "
+        "its memory is full",
+    )
 
 
 def _is_distrust(error: Exception) -> bool:

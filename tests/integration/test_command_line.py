@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
+from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
 from tests.integration.fleet import Fleet, clean_environment, wait_until, write_tiles
 
@@ -90,6 +92,14 @@ def test_check_says_what_is_there_and_what_is_not(fleet: Fleet) -> None:
     lonely = fleet.run("check", "-e", "scripted", CELERY_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0")
     assert (lonely.returncode, "FAIL  broker" in lonely.stdout) == (2, True)
     assert "ok    endpoint scripted" in lonely.stdout
+
+
+def test_check_finds_a_broker_that_would_drop_records(fleet: Fleet, tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker:
+        redis.Redis.from_url(broker.url).config_set("maxmemory-policy", "volatile-lru")
+        checked = fleet.run("check", CELERY_BROKER_URL=broker.url)
+    assert checked.returncode == 2
+    assert "FAIL  memory: the state's server has maxmemory-policy volatile-lru: set it to noeviction" in checked.stdout
 
 
 def test_an_unknown_job_is_answered_in_one_line(fleet: Fleet) -> None:
