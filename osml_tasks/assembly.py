@@ -54,9 +54,10 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
         clean_up_job(connections, job, worth_keeping(replace(status, state=JobState.COMPLETED)))
         if records.end(job_id, JobState.COMPLETED, rounds=rounds):
             _log_completed(status, records.now())
-    if records.state(job_id) in (JobState.FAILED, JobState.CANCELLED):
+    status = records.status(job_id)
+    if status.state in (JobState.FAILED, JobState.CANCELLED) or status.fetched:
         # Nobody will ask for what was just written.
-        clean_up_job(connections, job, worth_keeping(records.status(job_id)))
+        clean_up_job(connections, job, worth_keeping(status))
     records.close(job_id, records.now())
 
 

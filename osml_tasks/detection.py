@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
@@ -23,6 +26,8 @@ from osml_tasks.sources import Source, SourceTile, find_tiles
 
 if TYPE_CHECKING:
     import boto3
+
+_SIGN_EVERY = 5.0
 
 NO_SECRETS = (
     "credentials do not go into messages: name a role with assume_role_arn (ASYNC_SM_ASSUME_ROLE_ARN), "
@@ -109,6 +114,9 @@ def create_job(
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
         write_job(connections, job)
+        if connections.records.idle_seconds(job.job_id) is None:
+            # Lost over the staging, when the sweep had nothing yet to restore it from.
+            connections.records.create(job)
     except BaseException as error:
         if job_id is None and not isinstance(error, Exception):
             # Ctrl-C may come between a copy's start and its entry among those that are called off.
@@ -165,12 +173,30 @@ def _stage(
         if (copied := source.body if source.path is None else source.path) is not None
         and tile.location.startswith("s3://")
     ]
-    with closing(connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)) as copies:
+    copies = connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)
+    with _sign_of_life(connections, job), closing(copies):
         for staged, _ in enumerate(copies, start=1):
-            # Else the sweep takes this process for dead.
-            connections.records.touch(job.job_id)
             on_staged(staged)
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(to_copy))
+
+
+@contextmanager
+def _sign_of_life(connections: Connections, job: Job) -> Iterator[None]:
+    """Say every few seconds that this process lives: one copy may take minutes, and the sweep ends jobs of the dead."""
+    is_over = Event()
+
+    def go_on() -> None:
+        while not is_over.wait(_SIGN_EVERY):
+            with suppress(RedisError):
+                connections.records.touch(job.job_id)
+
+    signs = Thread(target=go_on, name="osml-signs", daemon=True)
+    signs.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signs.join()
 
 
 def _take_back(connections: Connections, job: Job) -> None:

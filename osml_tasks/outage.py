@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kombu.exceptions import OperationalError
+from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as NoConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.exceptions import TimeoutError as NoAnswerError
 
 from osml_tasks.errors import JobNotFoundError
@@ -23,6 +23,8 @@ CLIENT_PATIENCE = 600.0
 PASSING = (NoConnectionError, NoAnswerError, OutOfMemoryError, ReadOnlyError, TryAgainError, OperationalError)
 """What Redis and kombu raise of a server that may be well again soon."""
 
+# These are lost connections to redis-py.
+_DENIED = (AuthenticationError, AuthorizationError)
 _LOOK_EVERY = 1.0
 
 Answer = TypeVar("Answer")
@@ -69,7 +71,7 @@ class Patience:
         try:
             answer = question()
         except (*PASSING, JobNotFoundError) as error:
-            if not self._has_answered:
+            if not self._has_answered or isinstance(error, _DENIED):
                 raise
             if self._deadline is None:
                 logger.warning("%s: waiting, for nothing is heard of it: %s", self._what, error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from redis.exceptions import NoPermissionError, WatchError
 
 from osml_tasks.errors import JobNotFoundError
 from osml_tasks.job_status import JobStatus, read_status
@@ -59,18 +60,33 @@ class JobRecords:
 
     def create(self, job: Job) -> None:
         """Write down a new job as queued."""
-        key = _JOB + job.job_id
         with self._redis.pipeline() as pipe:
-            # A worker that outlived the loss of the record may have written parts of one.
-            pipe.delete(key, _PROGRESS + job.job_id)
-            pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
-            pipe.expire(key, RECORD_SECONDS)
-            pipe.zadd(_JOBS, {job.job_id: job.created})
-            pipe.sadd(_ENDPOINTS, job.endpoint)
-            pipe.sadd(_LIVE, job.job_id)
-            for every in (_JOBS, _ENDPOINTS, _LIVE):
-                pipe.expire(every, RECORD_SECONDS)
-            pipe.execute()
+            self._create(pipe, job)
+
+    def restore(self, job: Job) -> bool:
+        """The same for a job whose records are lost, or of fewer rounds; says whether they still were."""
+        key = _JOB + job.job_id
+        with self._redis.pipeline() as pipe, suppress(WatchError):
+            pipe.watch(key)
+            text = pipe.hget(key, "job")
+            if text is None or len(Job.from_json(text).rounds) < len(job.rounds):
+                pipe.multi()
+                self._create(pipe, job)
+                return True
+        return False
+
+    def _create(self, pipe: Any, job: Job) -> None:
+        key = _JOB + job.job_id
+        # A worker that outlived the loss of the record may have written parts of one.
+        pipe.delete(key, _PROGRESS + job.job_id)
+        pipe.hset(key, mapping={"job": job.to_json(), "state": JobState.QUEUED.value})
+        pipe.expire(key, RECORD_SECONDS)
+        pipe.zadd(_JOBS, {job.job_id: job.created})
+        pipe.sadd(_ENDPOINTS, job.endpoint)
+        pipe.sadd(_LIVE, job.job_id)
+        for every in (_JOBS, _ENDPOINTS, _LIVE):
+            pipe.expire(every, RECORD_SECONDS)
+        pipe.execute()
 
     def _write(self, job_id: str, fields: Mapping[str, str | float]) -> None:
         """Write fields of a job, and begin its time to live anew."""
@@ -234,8 +250,14 @@ class JobRecords:
         return sorted((S3Uri.parse(name) for name in names if is_uri(name)), key=str)
 
     def server_run(self) -> str:
-        """Tells one start of the server from the next, after which it may know less."""
-        return str(self._redis.info("server")["run_id"])
+        """Tells one start of the server from the next, after which it may know less.
+
+        Where that is not to be had, one is like the other: only the loss of all data shows then.
+        """
+        try:
+            return str(self._redis.info("server")["run_id"])
+        except (NoPermissionError, KeyError):
+            return "unknown"
 
     def live(self) -> list[str]:
         """The jobs that have not ended; some of them may have, or may have been forgotten."""

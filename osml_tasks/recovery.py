@@ -14,7 +14,7 @@ from osml_tasks.assembly import end_job
 from osml_tasks.celery import state_address
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ExtensionError, JobNotFoundError, NotAllowedError
+from osml_tasks.errors import ExtensionError, JobNotFoundError, NotAllowedError, S3OperationError
 from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import read_job
 from osml_tasks.jobs import Job, JobState, Progress, is_made_here, made_at
@@ -120,12 +120,16 @@ def restore_jobs(connections: Connections) -> None:
     run = connections.records.server_run()
     if connections.claims.noted(place) == run:
         return
+    to_come = False
     for job_id in _recent(connections):
         try:
             _restore(connections, job_id)
         except ExtensionError as error:
             logger.warning("job %s is not restored: %s", job_id, error)
-    connections.claims.note(place, run)
+            # The next sweep finds S3 in order, but no manifest that is gone.
+            to_come |= isinstance(error, S3OperationError)
+    if not to_come:
+        connections.claims.note(place, run)
 
 
 def _recent(connections: Connections) -> Sequence[str]:
@@ -152,7 +156,8 @@ def _restore(connections: Connections, job_id: str) -> None:
         if not lost and status.state.is_over:
             return
     if not lost:
-        catch_up(connections, copy.job)
+        # Its copy is older for a moment when a retry begins.
+        catch_up(connections, status.job)
         return
     found = restore_job(connections, copy.job)
     expect_late_outputs(connections, copy.job, connections.records.now())

@@ -61,6 +61,8 @@ def resume_job(connections: Connections, job_id: str, *, force: bool = False) ->
         copy = read_job(connections, job_id)
         if copy.ended and len(copy.job.rounds) == 1:
             raise _over(job_id, copy.ended) from None
+        # It may say that the job has ended, or is another fleet's.
+        write_job(connections, copy.job)
         return restore_job(connections, copy.job)
     if connections.records.is_assembled(job_id):
         # What result and report were made of may be gone by now.
@@ -76,11 +78,13 @@ def restore_job(connections: Connections, job: Job) -> Resumption:
     """Restore the records of a job that are lost, and have done what is left of it.
 
     :raises ExtensionRuntimeError: its manifest is gone.
+    :raises ExtensionConfigurationError: somebody else has done so meanwhile.
     """
     if counts := _counts_of_report(connections, job):
         return _end_again(connections, job, counts)
     shards = _shards(connections, job)
-    connections.records.create(job)
+    if not connections.records.restore(job):
+        raise ExtensionConfigurationError(f"job {job.job_id} was restored by somebody else meanwhile")
     return _go_on(connections, job, shards, _unfinished(connections, job, shards))
 
 
@@ -167,7 +171,8 @@ def _counts_of_report(connections: Connections, job: Job) -> Progress | None:
 def _end_again(connections: Connections, job: Job, counts: Progress) -> Resumption:
     """Restore the records of a job that had ended."""
     records = connections.records
-    records.create(job)
+    # What another has made of it meanwhile stays.
+    records.restore(job)
     _learn_paths(connections, job)
     failed = failed_tiles(connections, job) if counts.failed else {}
     rest = replace(counts, failed=counts.failed - sum(failed.values()))

@@ -126,6 +126,7 @@ class _Submitter:
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
+        self._has_looked = False  # at what an answer says of them, which may be nothing
         self._news: dict[int, TileRecord] = {}
         self._metrics = AsyncMetricsTracker()
         self._uploads: set[S3Uri] = set()
@@ -255,7 +256,8 @@ class _Submitter:
         attempt = self._record(tile).attempt
         outputs = f"/{self._shard.name}/{output_filename(tile.index, attempt)}"
         failures = f"/{self._shard.name}/{failure_filename(tile.index, attempt)}"
-        if self._paths.output is None:
+        if self._paths.output is None and not self._has_looked:
+            self._has_looked = True
             seen = OutputPaths(_root(answer.output, outputs), _root(answer.failure, failures))
             self._paths = self._connections.records.learn_paths(self._job.job_id, seen)
             write_paths(self._connections, self._job, self._paths)
