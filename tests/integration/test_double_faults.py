@@ -1,4 +1,4 @@
-"""Found by looking for ways to lose a feature, a job or an object. Each of these failed when it was written."""
+"""Two faults that meet: ways to lose a feature, a job or an object where something else goes wrong meanwhile."""
 
 from __future__ import annotations
 
