@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -18,11 +19,13 @@ from osml_tasks.collection import Collection, collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import create_job
-from osml_tasks.jobs import JobState, Shard
+from osml_tasks.jobs import Job, JobState, Shard
 from osml_tasks.sources import find_tiles
 from osml_tasks.submission import Submission, submit_shard
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, wait_until
+
+Sent = list[tuple[Job, list[Shard]]]
 
 
 @contextmanager
@@ -86,3 +89,11 @@ def empty(connections: Connections) -> None:
 def fail_and_forget(connections: Connections, job_id: str) -> None:
     """End a job that a test leaves in the middle of its life."""
     end_job(connections, job_id, JobState.FAILED, "the test is over", publish=ignore)
+
+
+def sent_by(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Sent:
+    """What these modules publish from now on, instead of a message: the job and the shards."""
+    sent: Sent = []
+    for module in modules:
+        monkeypatch.setattr(module, "publish_job", lambda app, job, shards: sent.append((job, list(shards))))
+    return sent

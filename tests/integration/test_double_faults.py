@@ -26,9 +26,18 @@ from osml_tasks.sources import find_tiles
 from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, write_tiles
-from tests.integration.steps import collected, connected, fail_and_forget, ignore, make_job, submitted, with_options
+from tests.integration.steps import (
+    Sent,
+    collected,
+    connected,
+    fail_and_forget,
+    ignore,
+    make_job,
+    sent_by,
+    submitted,
+    with_options,
+)
 
-Sent = list[tuple[Job, list[Shard]]]
 TWO_SHARDS = {f"t{number}": {} for number in range(6)}
 
 
@@ -42,10 +51,8 @@ def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    sent: Sent = []
-    for module in (recovery, resume, retry):
-        monkeypatch.setattr(module, "publish_job", lambda app, job, shards: sent.append((job, list(shards))))
-    return sent
+    """What was published instead of a message."""
+    return sent_by(monkeypatch, recovery, resume, retry)
 
 
 def lost(connections: Connections) -> None:

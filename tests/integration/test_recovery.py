@@ -16,16 +16,25 @@ from osml_tasks.celery_settings import QUEUES
 from osml_tasks.collection import collect_shard
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobNotFoundError
-from osml_tasks.jobs import Job, JobState, Progress, Shard
+from osml_tasks.jobs import JobState, Progress, Shard
 from osml_tasks.polling import TileRecord
 from osml_tasks.recovery import restore_jobs, send_lost_messages
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, wait_until, write_tiles
-from tests.integration.steps import collected, connected, fail_and_forget, ignore, make_job, submitted, with_options
+from tests.integration.steps import (
+    Sent,
+    collected,
+    connected,
+    fail_and_forget,
+    ignore,
+    make_job,
+    sent_by,
+    submitted,
+    with_options,
+)
 
-Sent = list[tuple[Job, list[Shard]]]
 TWO_SHARDS = {f"t{number}": {} for number in range(6)}  # of four tiles and of two
 
 
@@ -39,11 +48,8 @@ def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What was published instead of a message: the job and the shards."""
-    sent: Sent = []
-    for module in (recovery, resume):
-        monkeypatch.setattr(module, "publish_job", lambda app, job, shards: sent.append((job, list(shards))))
-    return sent
+    """What was published instead of a message."""
+    return sent_by(monkeypatch, recovery, resume)
 
 
 def lost(connections: Connections) -> None:

@@ -18,7 +18,7 @@ from osml_tasks.collection import _Collector, collect_shard
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionConfigurationError, PartsMissingError
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobState, Shard
+from osml_tasks.jobs import JobState, Shard
 from osml_tasks.ledger import ResourceType
 from osml_tasks.resume import resume_job
 from osml_tasks.retry import retry_job
@@ -26,9 +26,7 @@ from osml_tasks.s3 import S3Uri
 from osml_tasks.sweep import clean_up_jobs, sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
-from tests.integration.steps import collected, connected, ignore, make_job, submitted, with_options
-
-Sent = list[tuple[Job, list[Shard]]]
+from tests.integration.steps import Sent, collected, connected, ignore, make_job, sent_by, submitted, with_options
 
 
 @pytest.fixture
@@ -42,11 +40,8 @@ def connections(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What was published instead of a message: the job and the shards."""
-    sent: Sent = []
-    for module in (retry, resume):
-        monkeypatch.setattr(module, "publish_job", lambda app, job, shards: sent.append((job, list(shards))))
-    return sent
+    """What was published instead of a message."""
+    return sent_by(monkeypatch, retry, resume)
 
 
 def done(connections: Connections, shards: list[Shard]) -> None:
