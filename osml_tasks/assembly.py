@@ -18,7 +18,8 @@ from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
 from osml_tasks.messages import check_rounds
-from osml_tasks.parts import parts_there, read_failures
+from osml_tasks.parts import count_part, parts_there, read_failures
+from osml_tasks.publishing import planned_shards
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
 
@@ -65,9 +66,24 @@ def _assemble(connections: Connections, job: Job) -> None:
     parts = _parts(connections, job)
     connections.records.set_state(job.job_id, JobState.ASSEMBLING)
     _write(connections, job, job.result_key, _collection(connections, parts))
+    _count_untold(connections, job)
     _write_report(connections, job)
     connections.records.mark_assembled(job.job_id, len(job.rounds))
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
+
+
+def _count_untold(connections: Connections, job: Job) -> None:
+    """Count the parts of which no progress tells: records may be older than what S3 has."""
+    told = {
+        number for number, done in connections.records.progress_of_shards(job.job_id).items() if done.shards_finished
+    }
+    if told.issuperset(range(job.shards)):
+        return
+    for shard in planned_shards(connections, job):
+        if shard.shard not in told:
+            counts = count_part(connections, job, shard)
+            latest = shard.shard in job.latest_shards
+            connections.records.set_progress(shard, counts if latest else counts.forgiven)
 
 
 def _log_completed(status: JobStatus, now: float) -> None:

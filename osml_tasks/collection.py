@@ -90,9 +90,14 @@ class _Collector:
         self._metrics.count(Metric.POLLING_ATTEMPTS)
         with self._metrics.timer(Metric.POLLING_DURATION):
             arrivals = self._arrivals()
-        if self._is_finished():
+        # Asked after the listing, for another poll then deletes what was listed.
+        if self._connections.records.progress(self._shard).shards_finished:
             self._publish(self._connections.capacity.keep(self._job.endpoint, self._shard, 0).messages)
             return Collection(finished=self._shard.tiles)
+        if not self._records and self._has_part():
+            # Its records are lost, and would have all of it invoked again.
+            self._publish(self._connections.capacity.keep(self._job.endpoint, self._shard, 0).messages)
+            return self._finished_before()
         standings = {index: self._standing(index, arrivals) for index in self._indexes}
         self._look_closer(standings, arrivals)
         self._settle(standings, arrivals)
@@ -110,13 +115,6 @@ class _Collector:
         # Only to those who look for trouble: a shard is polled many times.
         log_step(logger, "poll", level=logging.DEBUG, **self._shard.ids, finished=finished, unfinished=unfinished)
         return Collection(self._poll_in(idle, standings), finished, idle, self._resubmit_in())
-
-    def _is_finished(self) -> bool:
-        """Whether another poll has finished the shard; asked after the listing, for it then deletes what was listed."""
-        if self._connections.records.progress(self._shard).shards_finished:
-            return True
-        # Its records may have been lost, and would have all of it invoked again.
-        return not self._records and self._has_part()
 
     def _has_part(self) -> bool:
         part = self._connections.input_uri(self._job.part_key(self._shard.shard))

@@ -17,7 +17,7 @@ from osml_tasks.connections import Connections
 from osml_tasks.detection import create_job
 from osml_tasks.errors import S3OperationError
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobState, Shard
+from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.recovery import restore_jobs, send_lost_messages
 from osml_tasks.resume import resume_job
 from osml_tasks.retry import retry_job
@@ -218,7 +218,7 @@ def test_the_sweep_goes_on_without_the_right_to_ask_for_info(
 def test_answers_outside_of_a_jobs_directories_are_deleted_after_a_poll_that_died(
     connections: Connections, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = {f"{tiles.name}-good": {}, f"{tiles.name}-bad": {"raw_status": 0, "fail_first": 9}}
+    bad = {f"{tiles.name}-good": {}, f"{tiles.name}-bad": {"fail_first": 9}}
     shards = make_job(connections, write_tiles(tiles, bad), endpoint="old-region")
     submitted(connections, shards[0])
     records = type(connections.records)
@@ -274,6 +274,25 @@ def test_a_slow_second_sweep_does_not_begin_a_job_again(
     monkeypatch.setattr(resume, "planned_shards", meanwhile)
     restore_jobs(connections)
     assert connections.records.state(job) is JobState.CANCELLED
+
+
+def test_a_poll_without_records_counts_the_part(connections: Connections, tiles: Path) -> None:
+    shards = make_job(connections, write_tiles(tiles, TWO_SHARDS))
+    done(connections, shards[:1])
+    connections.records._redis.delete(f"osml:progress:{shards[0].job}")
+    assert collect_shard(connections, shards[0], idle=0, seen=0, publish=ignore).poll_in is None
+    assert connections.records.progress(shards[0]) == Progress(4, 4, 0, 4, 1)
+    fail_and_forget(connections, shards[0].job)
+
+
+def test_the_report_of_old_records_counts_what_the_parts_have(connections: Connections, tiles: Path) -> None:
+    bad = {f"{tiles.name}-bad": {"raw": "nonsense"}}
+    shards = make_job(connections, write_tiles(tiles, TWO_SHARDS | bad))
+    done(connections, shards)
+    connections.records._redis.delete(f"osml:progress:{shards[0].job}")
+    assemble_job(connections, shards[0].job)
+    report = JobHandle(connections, shards[0].job).report()
+    assert (report["succeeded"], report["failed"], report["features"], len(report["failures"])) == (6, 1, 6, 1)
 
 
 def test_a_wrong_password_after_a_restart_is_said_at_once(
