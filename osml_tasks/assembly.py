@@ -81,9 +81,7 @@ def _count_untold(connections: Connections, job: Job) -> None:
         return
     for shard in planned_shards(connections, job):
         if shard.shard not in told:
-            counts = count_part(connections, job, shard)
-            latest = shard.shard in job.latest_shards
-            connections.records.set_progress(shard, counts if latest else counts.forgiven)
+            connections.records.set_progress(shard, count_part(connections, job, shard))
 
 
 def _log_completed(status: JobStatus, now: float) -> None:

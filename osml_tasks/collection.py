@@ -232,8 +232,7 @@ class _Collector:
     def _finished_before(self) -> Collection:
         counts = count_part(self._connections, self._job, self._shard)
         remember_answers(self._connections, self._job, _unforeseen(self._records.values()), late=True)
-        latest = self._shard.shard in self._job.latest_shards
-        self._connections.records.set_progress(self._shard, counts if latest else counts.forgiven)
+        self._connections.records.set_progress(self._shard, counts)
         self._connections.records.drop_tiles([self._shard])
         return Collection(finished=counts.finished)
 

@@ -27,7 +27,10 @@ def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
 
 
 def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
-    """How a finished shard came out: its part has a feature a line, its list of failures a tile a line."""
+    """How a finished shard came out: its part has a feature a line, its list of failures a tile a line.
+
+    Failed tiles of an earlier round than the last do not count: they were tried again.
+    """
 
     def lines(key: str) -> int:
         try:
@@ -36,7 +39,8 @@ def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
             return 0
 
     features, failed = lines(job.part_key(shard.shard)), lines(job.failures_key(shard.shard))
-    return Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
+    counts = Progress(shard.tiles, shard.tiles - failed, failed, features, 1)
+    return counts if shard.shard in job.latest_shards else counts.forgiven
 
 
 def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:

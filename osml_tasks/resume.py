@@ -210,8 +210,7 @@ def _count_finished(connections: Connections, job: Job, shards: Iterable[Shard],
     for shard in shards:
         if shard.shard in left or known.get(shard.shard, Progress()).shards_finished:
             continue
-        counts = count_part(connections, job, shard)
-        records.set_progress(shard, counts if shard.shard in job.latest_shards else counts.forgiven)
+        records.set_progress(shard, count_part(connections, job, shard))
         records.drop_tiles([shard])
 
 
