@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError
 
 from osml_tasks import assembly, detection, recovery, resume, retry
 from osml_tasks.assembly import assemble_job, end_job
+from osml_tasks.collection import collect_shard
 from osml_tasks.connections import Connections
 from osml_tasks.detection import create_job
 from osml_tasks.errors import S3OperationError
