@@ -74,10 +74,9 @@ def _assemble(connections: Connections, job: Job) -> None:
 
 def _count_untold(connections: Connections, job: Job) -> None:
     """Count the parts of which no progress tells: records may be older than what S3 has."""
-    told = {
-        number for number, done in connections.records.progress_of_shards(job.job_id).items() if done.shards_finished
-    }
-    if told.issuperset(range(job.shards)):
+    progress = connections.records.progress_of_shards(job.job_id)
+    told = {number for number, done in progress.items() if done.shards_finished}
+    if told.issuperset(range(job.shards)) or connections.records.state(job.job_id).is_over:
         return
     for shard in planned_shards(connections, job):
         if shard.shard not in told:
