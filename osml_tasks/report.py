@@ -56,7 +56,6 @@ def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:
         "endpoint": status.job.endpoint,
         "state": status.state.value,
         "tiles": status.job.tiles,
-        "rounds": len(status.job.rounds),
         "succeeded": progress.succeeded,
         "failed": progress.failed,
         "features": progress.features,

@@ -160,12 +160,14 @@ def _counts_of_report(connections: Connections, job: Job) -> Progress | None:
     """What the report says of a job that was assembled; a retry removes it when it begins."""
     try:
         report = orjson.loads(connections.s3.get(connections.input_uri(job.report_key)))
-        if report["rounds"] != len(job.rounds):
-            # A late assembly of an earlier round wrote it, or it could not be removed.
-            return None
-        return Progress(job.tiles, report["succeeded"], report["failed"], report["features"], 1)
+        counts = Progress(job.tiles, report["succeeded"], report["failed"], report["features"], 1)
     except (ObjectNotFoundError, ValueError, KeyError, TypeError):
         return None
+    if len(job.rounds) > 1 and counts.failed != sum(failed_tiles(connections, job).values()):
+        # A late assembly of an earlier round wrote it, or it could not be removed: not all that it says to have
+        # failed has failed again.
+        return None
+    return counts
 
 
 def _end_again(connections: Connections, job: Job, counts: Progress) -> Resumption:
