@@ -132,6 +132,9 @@ class PartWriter:
         self._connections.stop.check()
         for features in self._parse(output, body):
             self._connections.stop.check()
+            if body is None:
+                # It is large, and the sweep would take the shard for lost.
+                self._connections.records.touch(self._job.job_id)
             add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
             self._features += len(features)
             yield to_lines(features)

@@ -24,9 +24,10 @@ from osml_tasks.queues import queue_lengths
 from osml_tasks.records import RECORD_SECONDS
 from osml_tasks.resume import catch_up, restore_job
 
-SILENT_SECONDS = 120
-"""How long nothing must have been heard of a job, or of a shard, for its message to count as lost, s. What a dead
-worker held has come back by then, and no countdown is half as long."""
+SILENT_SECONDS = 85
+"""How long nothing must have been heard of a job, or of a shard, for its message to count as lost, s. More than two
+signs of life are apart; and, with the sweep's 30 s, less than two minutes: a message may be lost with a worker that is
+killed while it takes it. One that was not lost comes back at about the same time, and its step is done twice."""
 UNASSEMBLED_SECONDS = 30
 """The same for the assembly of a job whose shards are finished, s: it follows at once."""
 STAGING_SECONDS = 300

@@ -42,6 +42,7 @@ from osml_tasks.s3 import S3Uri
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
 _WRITE_DOWN_EVERY = 25
+_WRITE_DOWN_SECONDS = 15.0
 _NOT_THE_TILES = (WorkerStoppingError, ClockSkewError, S3OperationError)
 """Trouble that uses up no attempt of a tile: the shard is gone on with later, or by another worker."""
 
@@ -128,6 +129,7 @@ class _Submitter:
         self._paths = connections.records.paths(job.job_id)
         self._has_looked = False  # at what an answer says of them, which may be nothing
         self._news: dict[int, TileRecord] = {}
+        self._written = self._now()
         self._metrics = AsyncMetricsTracker()
         self._uploads: set[S3Uri] = set()
         self._sender = PayloadSender(
@@ -247,7 +249,8 @@ class _Submitter:
         before = self._record(tile)
         outcome = replace(outcome, uploaded=before.uploaded or self._payload_uri(tile) in self._uploads)
         self._records[tile.index] = self._news[tile.index] = outcome
-        if len(self._news) >= _WRITE_DOWN_EVERY:
+        # By time as well: claim and sign of life are renewed with it, and uploads may take long.
+        if len(self._news) >= _WRITE_DOWN_EVERY or self._now() - self._written > _WRITE_DOWN_SECONDS:
             self._write_down()
 
     def _accepted(self, tile: Tile, answer: Accepted) -> TileRecord:
@@ -278,6 +281,7 @@ class _Submitter:
         resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))
         self._known |= self._news.keys()
         self._news = {}
+        self._written = self._now()
         self._connections.claims.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())
         before = records.progress(self._shard)

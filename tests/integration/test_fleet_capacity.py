@@ -26,6 +26,9 @@ def let_time_pass(workers: Crew) -> None:
 
 def sweep_as_after(workers: Crew, job_id: str, silence: int) -> None:
     """Have the sweep find a job of which nothing has been heard for so many seconds."""
+    # The first one looks what S3 knows of the job, which is a sign of life.
+    workers.app.send_task("osml_tasks.cleanup", queue="osml.cleanup")
+    wait_until(lambda: bool(workers.broker.keys("osml:note:restored/*")))
     workers.broker.expire(f"osml:job:{job_id}", RECORD_SECONDS - silence)
     workers.app.send_task("osml_tasks.cleanup", queue="osml.cleanup")
 
