@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -55,11 +54,6 @@ def start_python(
     running.callback(child.stop, grace=20.0)
     child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=60.0)
     return child
-
-
-def _hear_ctrl_c() -> None:
-    """What a shell runs in the background does not, and so would not what the tests start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ class Fleet:
         """Start ``osml-tasks`` and leave it running."""
         command, env = self.command(*arguments, **variables)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=env, preexec_fn=_hear_ctrl_c, **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(command, env=env, **pipes)  # type: ignore[call-overload, no-any-return]
 
     def run(self, *arguments: str | Path, **variables: str | None) -> subprocess.CompletedProcess[str]:
         """Run ``osml-tasks`` to its end."""
