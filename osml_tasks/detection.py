@@ -114,9 +114,8 @@ def create_job(
         connections.s3.put(connections.input_uri(job.manifest_key), b"".join(lines))
         connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 1)
         write_job(connections, job)
-        if connections.records.idle_seconds(job.job_id) is None:
-            # Lost over the staging, when the sweep had nothing yet to restore it from.
-            connections.records.create(job)
+        # The record may be lost over the staging, when the sweep had nothing yet to restore it from.
+        connections.records.restore(job)
     except BaseException as error:
         if job_id is None and not isinstance(error, Exception):
             # Ctrl-C may come between a copy's start and its entry among those that are called off.

@@ -66,8 +66,7 @@ def send_lost_messages(connections: Connections, silent: float = SILENT_SECONDS)
 def _lack(connections: Connections, job_id: str, silent: float) -> _Lack | None:
     records = connections.records
     try:
-        job, state = records.job(job_id), records.state(job_id)
-        connections.check_job(job)
+        job, state = connections.job(job_id), records.state(job_id)
     except JobNotFoundError:
         records.bury(job_id)
         return None

@@ -93,8 +93,8 @@ def catch_up(connections: Connections, job: Job) -> None:
 
     :raises ExtensionRuntimeError: its manifest is gone.
     """
-    if _counts_of_report(connections, job):
-        restore_job(connections, job)
+    if counts := _counts_of_report(connections, job):
+        _end_again(connections, job, counts)
         return
     shards = _shards(connections, job)
     unfinished = _unfinished(connections, job, shards)
