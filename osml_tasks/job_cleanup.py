@@ -102,7 +102,7 @@ def delete_job(connections: Connections, job: Job, keep: Keep = Keep.NOTHING) ->
     """Delete the objects of a job, whatever its policy; what is refused is tried again by the sweep."""
     roots = output_roots(connections, job.job_id)
     done = delete_directories(connections, job.job_id, roots, lambda uri: _stays(connections, job, keep, uri))
-    done += connections.resources.delete(connections.records.locations(job), job_id=job.job_id)
+    done += connections.resources.delete(_elsewhere(connections, job, roots), job_id=job.job_id)
     # The sweep looks again and again for what comes too late, mostly in vain.
     level = logging.INFO if done.cleaned else logging.DEBUG
     log_step(logger, "cleanup", level=level, job=job.job_id, objects=done.cleaned, refused=done.failed)
@@ -140,6 +140,12 @@ def in_directories(connections: Connections, job_id: str, roots: Iterable[S3Uri]
     """All objects in the directories of a job."""
     for directory in (_directory(connections, job_id), *(root.child(job_id) for root in roots)):
         yield from connections.s3.list(directory)
+
+
+def _elsewhere(connections: Connections, job: Job, roots: Iterable[S3Uri]) -> list[S3Uri]:
+    """Answered locations that are in none of a job's directories, whether there is anything or not."""
+    directories = tuple(f"{root.child(job.job_id)}/" for root in roots)
+    return [uri for uri in connections.records.locations(job) if not str(uri).startswith(directories)]
 
 
 def _directory(connections: Connections, job_id: str) -> S3Uri:

@@ -229,8 +229,12 @@ class JobRecords:
 
     def learn_paths(self, job_id: str, paths: OutputPaths) -> OutputPaths:
         """Write down where the endpoint writes; the first worker to say so is believed by all."""
-        self._write_once(job_id, "output_path", paths.output or "")
-        self._write_once(job_id, "failure_path", paths.failure or "")
+        with self._redis.pipeline() as pipe:
+            # In one step: who reads only one of them takes the other for unforeseeable.
+            pipe.hsetnx(_JOB + job_id, "output_path", paths.output or "")
+            pipe.hsetnx(_JOB + job_id, "failure_path", paths.failure or "")
+            pipe.expire(_JOB + job_id, RECORD_SECONDS)
+            pipe.execute()
         learnt = self.paths(job_id)
         roots = [root for root in (learnt.output, learnt.failure) if root]
         if roots:

@@ -24,10 +24,11 @@ from osml_tasks.connections import Connections, connect
 from osml_tasks.errors import NotAllowedError
 from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import JobState
+from osml_tasks.jobs import JobState, failure_filename
 from osml_tasks.ledger import ResourceType
+from osml_tasks.polling import TileRecord
 from osml_tasks.submission import Submission, submit_shard
-from osml_tasks.sweep import sweep
+from osml_tasks.sweep import remove_job, sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import Fleet, names, wait_until, write_tiles
 from tests.integration.steps import (
@@ -160,6 +161,16 @@ def test_delayed_cleanup_waits_for_the_sweep_and_disabled_for_nobody(
         sweep(patient)
         assert (len([key for key in fleet.objects() if shard.job in key]) > 0) is stays
         delete_job(patient, patient.job(shard.job))
+
+
+def test_what_is_in_a_jobs_directories_counts_as_deleted_once(connections: Connections, tiles: Path) -> None:
+    (shard,) = make_job(connections, write_tiles(tiles, {"a": {}}))
+    submitted(connections, shard)
+    paths, records = connections.records.paths(shard.job), connections.records
+    named = TileRecord(invoked_at=records.now(), failure=f"{paths.failure}/{shard.name}/{failure_filename(0, 1)}")
+    records.set_tiles(shard, {0: named})
+    end_job(connections, shard.job, JobState.CANCELLED, "by a test")
+    wait_until(lambda: remove_job(connections, shard.job).cleaned == 0)
 
 
 def test_metrics_are_one_line_a_shard_or_off(
