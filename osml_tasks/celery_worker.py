@@ -92,7 +92,7 @@ class CeleryWorker:
         self._process.wait_ready(self._consumes, within=within)
 
     def _consumes(self) -> bool:
-        return self.node in listening(1, timeout=0.5, destination=[self.node], app=self._app)
+        return self.node in listening(timeout=0.5, destination=[self.node], app=self._app, enough=bool)
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -176,13 +177,12 @@ def _is_distrust(error: Exception) -> bool:
 
 
 def _workers() -> str:
-    """Ask until every queue has a worker; the first answer is often enough, and comes at once."""
+    """Ask until every queue has a worker."""
     served: dict[str, set[str]] = {}
     until = time.monotonic() + WORKER_WAIT_SECONDS
-    limit: int | None = 1
     while True:
-        served |= listening(limit, timeout=1.0)
-        missing = [queue for queue in QUEUES if not any(queue in queues for queues in served.values())]
+        served |= listening(timeout=1.0, enough=lambda served: not _unserved(served))
+        missing = _unserved(served)
         if not missing:
             return f"{len(served)} answered, every queue is served"
         if time.monotonic() > until:
@@ -190,21 +190,39 @@ def _workers() -> str:
                 f"no worker listens on {', '.join(missing)}: start one with 'osml-tasks worker', "
                 "or 'celery -A osml_tasks worker'"
             )
-        limit = None if limit else limit
+
+
+def _unserved(served: Mapping[str, set[str]]) -> list[str]:
+    return [queue for queue in QUEUES if not any(queue in queues for queues in served.values())]
+
+
+class _EnoughError(Exception):
+    """Ends the wait for answers."""
 
 
 def listening(
-    limit: int | None, timeout: float, destination: list[str] | None = None, app: Celery = default_app
+    timeout: float,
+    destination: list[str] | None = None,
+    app: Celery = default_app,
+    *,
+    enough: Callable[[Mapping[str, set[str]]], bool] = lambda served: False,
 ) -> dict[str, set[str]]:
     """The queues of workers that answer, by worker.
 
-    :param limit: how many answers are enough; None waits for all, until the timeout.
-    :param timeout: s.
+    :param timeout: how long to wait for another answer, s.
     :param app: whose broker is asked.
+    :param enough: whether these answers will do; default: all that come in time are waited for.
     """
-    inspect = app.control.inspect(limit=limit, timeout=timeout, destination=destination)
-    answers = inspect.active_queues() or {}
-    return {worker: {queue["name"] for queue in queues} for worker, queues in answers.items()}
+    served: dict[str, set[str]] = {}
+
+    def note(answer: dict[str, list[dict[str, Any]]]) -> None:
+        served.update({worker: {queue["name"] for queue in queues} for worker, queues in answer.items()})
+        if enough(served):
+            raise _EnoughError
+
+    with suppress(_EnoughError):
+        app.control.broadcast("active_queues", destination=destination, reply=True, timeout=timeout, callback=note)
+    return served
 
 
 def _bucket(s3: S3Manager, bucket: str) -> str:

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from osml_tasks.job_handle import JobHandle
     from osml_tasks.job_status import JobStatus
 
 PLAIN_LINE_SECONDS = 5.0
 
+_TERMINAL_VARIABLES = {"FORCE_COLOR", "TTY_COMPATIBLE"}
+"""With one of these, rich may take anything for a terminal."""
+
 
 def follow(handle: JobHandle) -> JobStatus:
     """Show a job's progress on standard error until it has ended."""
-    console = Console(stderr=True)
     click.echo(f"job {handle.job_id}", err=True)
-    return _follow_live(handle, console) if console.is_terminal else _follow_plainly(handle)
+    console = _terminal()
+    return _follow_live(handle, console) if console else _follow_plainly(handle)
 
 
 @contextmanager
 def show_staging(tiles: int) -> Iterator[Callable[[int], None]]:
     """Show how many of so many tiles are staged; yields what to call with their number."""
-    console = Console(stderr=True)
-    if not console.is_terminal or not tiles:
+    console = _terminal() if tiles else None
+    if console is None:
         yield _plain_staging(tiles)
         return
     with _bar(console, "{task.description}") as bar:
         task = bar.add_task("staged", total=tiles)
         yield lambda staged: bar.update(task, completed=staged)
+
+
+def _terminal() -> Console | None:
+    """Standard error, if a live line can be shown there."""
+    # Loaded only where it may say so: with a pipe or a file, that is a good part of what a command takes to start.
+    if not (sys.stderr.isatty() or _TERMINAL_VARIABLES & os.environ.keys()):
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
 
 
 def _plain_staging(tiles: int) -> Callable[[int], None]:
@@ -88,6 +105,8 @@ def _rate(status: JobStatus) -> float | None:
 
 
 def _bar(console: Console, *texts: str) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     head, *tail = texts
     columns = [TextColumn(head), BarColumn(), MofNCompleteColumn(), *map(TextColumn, tail), TimeRemainingColumn()]
     return Progress(*columns, console=console)
