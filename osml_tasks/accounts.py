@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.credentials import (
     AssumeRoleCredentialFetcher,
@@ -25,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, RoleRefusedError
 from osml_tasks.patience import may_pass
+from osml_tasks.service_data import core_session
 
 _MEMBERS = ("AccessKeyId", "SecretAccessKey", "SessionToken")
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException"})
@@ -82,7 +82,7 @@ def session_assuming(
     :param duration: life of each set of credentials, s, 900 to 43,200. Default 3600: a role that was
         assumed by another role gets no more.
     """
-    return _RoleSession(session or boto3.Session(), role_arn, external_id, duration)
+    return _RoleSession(session or _own_session(), role_arn, external_id, duration)
 
 
 def session_of(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> boto3.Session:
@@ -93,10 +93,14 @@ def session_of(config: AsyncEndpointConfig, session: boto3.Session | None = None
     """
     role = config.assume_role_arn
     if role is None:
-        return session or boto3.Session()
+        return session or _own_session()
     if isinstance(session, _RoleSession) and session.role_arn == role:
         return session
     return session_assuming(role, config.external_id, session)
+
+
+def _own_session() -> boto3.Session:
+    return boto3.Session(botocore_session=core_session())
 
 
 class _RoleSession(boto3.Session):
@@ -104,7 +108,7 @@ class _RoleSession(boto3.Session):
 
     def __init__(self, source: boto3.Session, role_arn: str, external_id: str | None, duration: int) -> None:
         self.role_arn = role_arn
-        core = botocore.session.get_session()
+        core = core_session()
         core.register_component("credential_provider", CredentialResolver([_Role(source, self, external_id, duration)]))
         profile = None if source.profile_name == "default" else source.profile_name
         super().__init__(region_name=source.region_name, botocore_session=core, profile_name=profile)
