@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import geojson
 import orjson
 
-from osml_tasks.assembly import end_job
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
 from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
@@ -20,14 +19,15 @@ from osml_tasks.jobs import JobState, Progress, check_job_id
 from osml_tasks.outage import Patience
 from osml_tasks.preflight import check_broker
 from osml_tasks.report import report_of
-from osml_tasks.resume import Resumption, resume_job
-from osml_tasks.retry import retry_job
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
     import boto3
 
+    from osml_tasks.resume import Resumption
+
 _LOOK_EVERY = 0.25
+_TELL_EVERY = 1.0  # what this takes grows with the job's shards
 
 
 def open_job(job_id: str, config: AsyncEndpointConfig | None = None, session: boto3.Session | None = None) -> JobHandle:
@@ -76,6 +76,8 @@ class JobHandle:
         :return: whether that ended it; a job that is over stays as it is.
         :raises JobNotFoundError: if there is no record of it.
         """
+        from osml_tasks.assembly import end_job
+
         if self.status().state.is_over:
             return False
         end_job(self._connections, self.job_id, JobState.CANCELLED, "its caller cancelled it")
@@ -87,23 +89,25 @@ class JobHandle:
         """Wait until the job has ended and been cleaned up after, well or badly.
 
         :param timeout: s; default: as long as it takes.
-        :param on_status: called several times a second with where the job stands.
+        :param on_status: called every second, and at the end, with where the job stands.
         :raises JobTimeoutError: the time is up, or no worker took the job up within
             ``job_queue_timeout``; the job itself goes on.
         :raises RedisError: the broker was away for more than ten minutes.
         :raises JobNotFoundError: there are no records of the job; those that get lost meanwhile have ten minutes
             to be restored.
         """
-        began = time.monotonic()
+        began = queued = tell = time.monotonic()
         patience = Patience(f"job {self.job_id}")
-        queued = began
+        status: JobStatus | None = None
         while True:
-            status = patience.ask(self.status)
-            if status is not None:
-                on_status(status)
-                if status.finished is not None:
-                    return status
             now = time.monotonic()
+            if now >= tell or patience.ask(self._is_over):
+                tell = now + _TELL_EVERY
+                status = patience.ask(self.status)
+                if status is not None:
+                    on_status(status)
+                    if status.finished is not None:
+                        return status
             if timeout is not None and now - began > timeout:
                 state = status.state if status else "unheard of"
                 raise JobTimeoutError(f"job {self.job_id} is still {state} after {timeout:g} s; it goes on")
@@ -111,6 +115,9 @@ class JobHandle:
                 queued = now
             self._check_queued(now - queued)
             time.sleep(_LOOK_EVERY)
+
+    def _is_over(self) -> bool:
+        return self._connections.records.state(self.job_id).is_over
 
     def _check_queued(self, seconds: float) -> None:
         patience = self._connections.config.job_queue_timeout
@@ -172,6 +179,8 @@ class JobHandle:
         :raises ExtensionConfigurationError: the job is not completed.
         :raises ExtensionRuntimeError: what it takes is not in S3 any more: it goes with :meth:`discard`.
         """
+        from osml_tasks.retry import retry_job
+
         check_broker()
         return retry_job(self._connections, self.job_id)
 
@@ -184,6 +193,8 @@ class JobHandle:
         :raises JobNotFoundError: neither the broker nor S3 knows of it.
         :raises ExtensionConfigurationError: it is over, or seems to be at work.
         """
+        from osml_tasks.resume import resume_job
+
         check_broker()
         return resume_job(self._connections, self.job_id, force=force)
 

@@ -24,7 +24,7 @@ EXIT_USAGE = 2
 EXIT_TILES_FAILED = 3
 EXIT_INTERRUPTED = 130
 
-_OBJECTS_TO_A_COLLECTION = 100_000
+_OBJECTS_TO_A_COLLECTION = 500_000
 
 # What a write to standard output ends with when nothing takes it.
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE)
