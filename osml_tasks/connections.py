@@ -145,22 +145,27 @@ def call_off(futures: Iterable[Future[Any]]) -> None:
     wait(unfinished)
 
 
-def open_connections(config: AsyncEndpointConfig, session: boto3.Session | None = None) -> Connections:
+def open_connections(
+    config: AsyncEndpointConfig, session: boto3.Session | None = None, s3: S3Manager | None = None
+) -> Connections:
     """What a client talks to: the same as a worker, with the state where Celery's results are."""
-    return connect(config, client_app(), session)
+    return connect(config, client_app(), session, s3)
 
 
-def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | None = None) -> Connections:
+def connect(
+    config: AsyncEndpointConfig, app: Celery, session: boto3.Session | None = None, s3: S3Manager | None = None
+) -> Connections:
     """Open what a process needs for a configuration.
 
     :param app: its result backend is the server that holds the fleet's state.
     :param session: where AWS credentials come from, those that assume a configured role included;
         default: as boto3 finds them.
+    :param s3: default: a new one of the session.
     :raises ExtensionConfigurationError: if there are no AWS credentials.
     """
     session = session_of(config, session)
     redis = state_client(app)
-    s3 = S3Manager(session, S3Settings.of(config))
+    s3 = s3 or S3Manager(session, S3Settings.of(config))
     return Connections(
         app=app,
         config=config,

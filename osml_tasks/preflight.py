@@ -15,8 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from redis.exceptions import RedisError
 
 from osml_tasks.accounts import session_of
-from osml_tasks.celery import app as default_app
-from osml_tasks.celery import state_client
+from osml_tasks.celery import client_app, state_client
 from osml_tasks.celery_settings import QUEUES, tls_complaints
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, PreflightError, RoleRefusedError
@@ -51,24 +50,34 @@ class Finding:
     detail: str
 
 
-def require(config: AsyncEndpointConfig, endpoint: str, session: boto3.Session | None = None) -> None:
+def require(
+    config: AsyncEndpointConfig, endpoint: str, session: boto3.Session | None = None, s3: S3Manager | None = None
+) -> None:
     """Refuse to start a job that could not go on.
+
+    Parameters are those of :func:`examine`.
 
     :raises PreflightError: with the first thing that is missing.
     """
-    for finding in examine(config, endpoint, session, thorough=False):
+    for finding in examine(config, endpoint, session, thorough=False, s3=s3):
         if finding.ok is False:
             raise PreflightError(finding.detail)
 
 
 def examine(
-    config: AsyncEndpointConfig, endpoint: str | None, session: boto3.Session | None = None, *, thorough: bool
+    config: AsyncEndpointConfig,
+    endpoint: str | None,
+    session: boto3.Session | None = None,
+    *,
+    thorough: bool,
+    s3: S3Manager | None = None,
 ) -> Iterator[Finding]:
     """Look at one thing after the other.
 
     :param endpoint: its name; None leaves it out.
     :param session: where AWS credentials come from, those that assume a configured role included.
     :param thorough: also write, read and delete an object in the input bucket.
+    :param s3: by what S3 is asked; default: a new one of the session.
     """
     session = session_of(config, session)
     credentials = _finding("credentials", lambda: _credentials(session, config.assume_role_arn))
@@ -80,7 +89,7 @@ def examine(
             yield _memory()
         yield _finding("workers", _workers)
     if credentials.ok:
-        yield from _buckets(S3Manager(session, S3Settings.of(config)), config, thorough)
+        yield from _buckets(s3 or S3Manager(session, S3Settings.of(config)), config, thorough)
     if endpoint is not None:
         yield _endpoint(session, config, endpoint)
 
@@ -125,31 +134,32 @@ def check_broker() -> str:
 
     :raises PreflightError: one of them does not.
     """
-    for complaint in tls_complaints(default_app.conf):
+    app = client_app()
+    for complaint in tls_complaints(app.conf):
         raise PreflightError(complaint)
     try:
-        with default_app.connection_for_write(connect_timeout=5) as connection:
+        with app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=0, timeout=5)
             where = connection.as_uri()
     except ExtensionConfigurationError:
         raise
     except Exception as error:
-        url = default_app.connection_for_write().as_uri()
+        url = app.connection_for_write().as_uri()
         if _is_distrust(error):
             raise PreflightError(f"the broker {url} is not to be trusted ({error}): {_TRUST}") from error
         raise PreflightError(
             f"the broker {url} does not answer ({error}): start it, or set CELERY_BROKER_URL"
         ) from error
     try:
-        state_client(default_app).ping()
+        state_client(app).ping()
     except ExtensionConfigurationError:
         raise
     except Exception as error:
         if _is_distrust(error):
-            where = default_app.backend.as_uri()
+            where = app.backend.as_uri()
             raise PreflightError(f"the result backend {where} is not to be trusted ({error}): {_TRUST}") from error
         raise PreflightError(
-            f"the result backend {default_app.backend.as_uri()} does not answer ({error}): "
+            f"the result backend {app.backend.as_uri()} does not answer ({error}): "
             "start it, or set CELERY_RESULT_BACKEND to a Redis URL"
         ) from error
     return str(where)
@@ -158,7 +168,7 @@ def check_broker() -> str:
 def _memory() -> Finding:
     """Whether the server with the jobs' state keeps what it has when its memory is full."""
     try:
-        policy = state_client(default_app).info("memory").get("maxmemory_policy")
+        policy = state_client(client_app()).info("memory").get("maxmemory_policy")
     except RedisError as error:
         return Finding("memory", None, f"not asked: {error}")
     if policy in (None, _KEEPS_ALL):
@@ -203,14 +213,14 @@ class _EnoughError(Exception):
 def listening(
     timeout: float,
     destination: list[str] | None = None,
-    app: Celery = default_app,
+    app: Celery | None = None,
     *,
     enough: Callable[[Mapping[str, set[str]]], bool] = lambda served: False,
 ) -> dict[str, set[str]]:
     """The queues of workers that answer, by worker.
 
     :param timeout: how long to wait for another answer, s.
-    :param app: whose broker is asked.
+    :param app: whose broker is asked; default: this process's own.
     :param enough: whether these answers will do; default: all that come in time are waited for.
     """
     served: dict[str, set[str]] = {}
@@ -221,7 +231,9 @@ def listening(
             raise _EnoughError
 
     with suppress(_EnoughError):
-        app.control.broadcast("active_queues", destination=destination, reply=True, timeout=timeout, callback=note)
+        (app or client_app()).control.broadcast(
+            "active_queues", destination=destination, reply=True, timeout=timeout, callback=note
+        )
     return served
 
 

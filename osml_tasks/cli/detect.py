@@ -89,13 +89,16 @@ def _start(sources: tuple[str, ...], endpoint: str, stage: bool) -> JobHandle:
     from osml_tasks.connections import open_connections
     from osml_tasks.detection import start_job
     from osml_tasks.preflight import require
+    from osml_tasks.s3 import S3Manager
+    from osml_tasks.s3_settings import S3Settings
     from osml_tasks.sources import find_tiles
 
     config = AsyncEndpointConfig()
     session = session_of(config)
     tiles = find_tiles(sources, session)
-    require(config, endpoint, session)
-    connections = open_connections(config, session)
+    s3 = S3Manager(session, S3Settings.of(config))
+    require(config, endpoint, session, s3)
+    connections = open_connections(config, session, s3)
     with show_staging(_to_stage(tiles, stage)) as on_staged:
         return start_job(connections, tiles, endpoint, stage=stage, on_staged=on_staged)
 

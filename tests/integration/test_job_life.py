@@ -229,7 +229,7 @@ def _apps(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process may have published to another broker before."""
     app = new_app(here.env["CELERY_BROKER_URL"])
     monkeypatch.setattr("osml_tasks.connections.client_app", lambda: app)
-    monkeypatch.setattr("osml_tasks.preflight.default_app", app)
+    monkeypatch.setattr("osml_tasks.preflight.client_app", lambda: app)
 
 
 @pytest.mark.usefixtures("_apps")
