@@ -10,6 +10,7 @@ import gzip
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ class _ServiceData(Loader):
 
     def list_available_services(self, type_name: str) -> list[str]:
         """The services that there are any data of; what is missing shows when it is loaded."""
+        return self._services
+
+    @cached_property
+    def _services(self) -> list[str]:
         paths = [path for path in self.search_paths if Path(path).is_dir()]
         return sorted({entry.name for path in paths for entry in os.scandir(path) if entry.is_dir()})
 
