@@ -31,6 +31,7 @@ WORKER_WAIT_SECONDS = 5.0
 """How long to wait for a worker to answer for a queue, s."""
 
 _KEEPS_ALL = "noeviction"
+_ASYNCHRONOUS = "AsyncInferenceConfig"
 _AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
 
 
@@ -265,8 +266,9 @@ def _endpoint(session: boto3.Session, config: AsyncEndpointConfig, endpoint: str
         return Finding(name, None, "not asked: the runtime has an URL of its own, AWS_ENDPOINT_URL_SAGEMAKER has none")
     try:
         client = session.client("sagemaker", config=_AWS)
-        described = client.describe_endpoint(EndpointName=endpoint)
-        settings = client.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
+        described = settings = client.describe_endpoint(EndpointName=endpoint)
+        if _ASYNCHRONOUS not in described:
+            settings = client.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
     except ClientError as error:
         return _refused(name, endpoint, error)
     except BotoCoreError as error:
@@ -293,9 +295,9 @@ def _compare(config: AsyncEndpointConfig, endpoint: str, described: Any, setting
     """Whether the endpoint is in service, asynchronous, and writes where it is expected to."""
     if described["EndpointStatus"] not in ("InService", "Updating"):
         raise PreflightError(f"endpoint {endpoint!r} is {described['EndpointStatus']}, not InService: wait for it")
-    output = settings.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
+    output = settings.get(_ASYNCHRONOUS, {}).get("OutputConfig", {})
     if not output.get("S3OutputPath"):
-        raise PreflightError(f"endpoint {endpoint!r} is not asynchronous: it has no AsyncInferenceConfig")
+        raise PreflightError(f"endpoint {endpoint!r} is not asynchronous: it has no {_ASYNCHRONOUS}")
     bucket = S3Uri.parse(output["S3OutputPath"]).bucket
     if bucket != config.output_bucket:
         raise PreflightError(
