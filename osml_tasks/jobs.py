@@ -77,7 +77,8 @@ class Tile:
 
     def to_json(self) -> bytes:
         """The tile as one line of the job's manifest."""
-        return orjson.dumps([self.index, self.location, self.name], option=orjson.OPT_APPEND_NEWLINE)
+        # A copy: what orjson returns keeps 4 kB of memory for as long as it lives, and there may be 100,000 of these.
+        return orjson.dumps([self.index, self.location, self.name]) + b"\n"
 
     @classmethod
     def from_json(cls, line: bytes) -> Tile:
