@@ -31,7 +31,6 @@ WORKER_WAIT_SECONDS = 5.0
 """How long to wait for a worker to answer for a queue, s."""
 
 _KEEPS_ALL = "noeviction"
-_ASYNCHRONOUS = "AsyncInferenceConfig"
 _AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
 
 
@@ -267,7 +266,7 @@ def _endpoint(session: boto3.Session, config: AsyncEndpointConfig, endpoint: str
     try:
         client = session.client("sagemaker", config=_AWS)
         described = settings = client.describe_endpoint(EndpointName=endpoint)
-        if _ASYNCHRONOUS not in described:
+        if "AsyncInferenceConfig" not in described:
             settings = client.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
     except ClientError as error:
         return _refused(name, endpoint, error)
@@ -295,9 +294,9 @@ def _compare(config: AsyncEndpointConfig, endpoint: str, described: Any, setting
     """Whether the endpoint is in service, asynchronous, and writes where it is expected to."""
     if described["EndpointStatus"] not in ("InService", "Updating"):
         raise PreflightError(f"endpoint {endpoint!r} is {described['EndpointStatus']}, not InService: wait for it")
-    output = settings.get(_ASYNCHRONOUS, {}).get("OutputConfig", {})
+    output = settings.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
     if not output.get("S3OutputPath"):
-        raise PreflightError(f"endpoint {endpoint!r} is not asynchronous: it has no {_ASYNCHRONOUS}")
+        raise PreflightError(f"endpoint {endpoint!r} is not asynchronous: it has no AsyncInferenceConfig")
     bucket = S3Uri.parse(output["S3OutputPath"]).bucket
     if bucket != config.output_bucket:
         raise PreflightError(

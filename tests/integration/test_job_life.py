@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from osml_tasks.celery import new_app
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, JobNotFoundError
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
+from osml_tasks.preflight import listening
 from tests.integration.fleet import INPUTS, WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
 
 
@@ -230,6 +231,14 @@ def _apps(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     app = new_app(here.env["CELERY_BROKER_URL"])
     monkeypatch.setattr("osml_tasks.connections.client_app", lambda: app)
     monkeypatch.setattr("osml_tasks.preflight.client_app", lambda: app)
+
+
+def test_workers_are_waited_for_only_until_there_are_enough(here: Fleet) -> None:
+    def polls(served: Mapping[str, set[str]]) -> bool:
+        return any("osml.poll" in queues for queues in served.values())
+
+    # Only the test's own time limit would end the wait for more.
+    assert polls(listening(timeout=100_000, app=new_app(here.env["CELERY_BROKER_URL"]), enough=polls))
 
 
 @pytest.mark.usefixtures("_apps")

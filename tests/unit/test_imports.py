@@ -12,7 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "osml_tasks"
 HEAVY = {
     *("boto3", "botocore", "obstore", "numpy", "rasterio", "skimage", "celery", "pydantic", "rich"),
-    *("aiohttp", "aws_embedded_metrics", "geojson"),
+    *("aiohttp", "aws_embedded_metrics", "geojson", "scipy", "PIL", "shapely", "pyproj", "geopandas"),
+    *("s3transfer", "urllib3", "redis", "kombu", "orjson", "asyncio"),
+}
+# What `osml-tasks detect` loads to start a job and to follow it, and what only some of its calls need.
+STARTED = ("cli.detect", "connections", "detection", "job_handle", "preflight", "sources")
+FOR_SOME = {
+    *("rich", "aws_embedded_metrics", "osml_tasks.assembly", "osml_tasks.resume", "osml_tasks.retry"),
+    *("osml_tasks.tasks", "osml_tasks.collection", "osml_tasks.submission", "numpy", "skimage", "aiohttp"),
 }
 # The pool of a caller without a broker starts one; nothing else may lean on the extra "local".
 ENTRANCES = {"__main__": {"osml_tasks.cli"}, "workers": {"osml_tasks.local.broker"}}
@@ -20,10 +27,17 @@ ENTRANCES = {"__main__": {"osml_tasks.cli"}, "workers": {"osml_tasks.local.broke
 
 @pytest.mark.parametrize("call", ["import osml_tasks", "from osml_tasks.cli import run; run(['--help'])"])
 def test_nothing_heavy_is_loaded_before_it_is_needed(call: str) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-c", f"{call}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
-    )
-    assert not HEAVY & set(shown.stdout.split())
+    assert not HEAVY & _loaded_by(call)
+
+
+def test_a_job_is_started_without_what_only_some_calls_need() -> None:
+    assert not FOR_SOME & _loaded_by("import " + ", ".join(f"osml_tasks.{name}" for name in STARTED))
+
+
+def _loaded_by(call: str) -> set[str]:
+    program = f"{call}\nimport sys; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(shown.stdout.split())
 
 
 @pytest.mark.parametrize("module", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
