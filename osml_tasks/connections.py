@@ -16,12 +16,12 @@ from osml_tasks.celery import client_app, state_client
 from osml_tasks.claims import Claims
 from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.endpoint import runtime_client
 from osml_tasks.errors import MessageRefusedError, NotAllowedError
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import check_planned, log_refused, parked_message
 from osml_tasks.records import JobRecords
+from osml_tasks.runtime import runtime_client
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.s3_settings import S3Settings
 from osml_tasks.stopping import Stop
@@ -41,7 +41,7 @@ class Connections:
     """What the work of every task needs. Thread-safe; made after a fork.
 
     :ivar app: where messages are sent.
-    :ivar runtime: a boto3 client of SageMaker's runtime.
+    :ivar runtime: what :func:`~osml_tasks.runtime.runtime_client` gives.
     :ivar pool: threads for calls that overlap.
     :ivar stop: whether the work is to be left to another worker; a client's never is.
     """
