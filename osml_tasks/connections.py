@@ -20,6 +20,8 @@ from osml_tasks.errors import MessageRefusedError, NotAllowedError
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import check_planned, log_refused, parked_message
+from osml_tasks.pace import Paces
+from osml_tasks.read_ahead import ReadAhead
 from osml_tasks.records import JobRecords
 from osml_tasks.runtime import runtime_client
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -49,10 +51,12 @@ class Connections:
     app: Celery
     config: AsyncEndpointConfig
     s3: S3Manager
+    read_ahead: ReadAhead
     runtime: Any
     records: JobRecords
     claims: Claims
     capacity: Capacity
+    paces: Paces
     resources: ResourceManager
     pool: ThreadPoolExecutor
     stop: Stop = field(default_factory=Stop)
@@ -165,10 +169,12 @@ def connect(config: AsyncEndpointConfig, app: Celery, session: boto3.Session | N
         app=app,
         config=config,
         s3=s3,
+        read_ahead=ReadAhead(s3),
         runtime=runtime_client(session, CALLS_AT_A_TIME),
         records=JobRecords(redis),
         claims=Claims(redis),
         capacity=Capacity(redis),
+        paces=Paces(redis),
         resources=ResourceManager(config, s3, RedisLedger(redis)),
         pool=ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="osml-call"),
     )
