@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,9 @@ from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_l
 from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
+from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import OPERATION, AsyncMetricsTracker, Metric, emit
+from osml_tasks.pace import first_look, next_look
 from osml_tasks.parts import Arrivals, PartWriter, count_part
 from osml_tasks.polling import (
     MAX_COUNTDOWN,
@@ -29,7 +31,9 @@ from osml_tasks.polling import (
 )
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Object, S3Uri
-from osml_tasks.submission import read_tiles
+
+SOON_SECONDS = 1.0
+"""Within this time failures are not asked for where the rest of a shard's outputs is likely to come, s."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +87,14 @@ class _Collector:
         self._now = connections.records.now()
         self._records = connections.records.tiles(shard)
         self._paths = connections.records.paths(job.job_id)
+        self._pace = connections.paces.of(job.endpoint)
         self._metrics = AsyncMetricsTracker()
         self._indexes = range(shard.first, shard.first + shard.tiles)
 
     def look(self, *, idle: int, seen: int) -> Collection:
         self._metrics.count(Metric.POLLING_ATTEMPTS)
         with self._metrics.timer(Metric.POLLING_DURATION):
-            arrivals = self._arrivals()
+            arrivals = self._arrivals(seen)
         # Asked after the listing, for another poll then deletes what was listed.
         if self._connections.records.progress(self._shard).shards_finished:
             self._publish(self._connections.capacity.keep(self._job.endpoint, self._shard, 0).messages)
@@ -114,23 +119,47 @@ class _Collector:
         idle = 0 if finished > seen else idle + 1
         # Only to those who look for trouble: a shard is polled many times.
         log_step(logger, "poll", level=logging.DEBUG, **self._shard.ids, finished=finished, unfinished=unfinished)
-        return Collection(self._poll_in(idle, standings), finished, idle, self._resubmit_in())
+        return Collection(self._poll_in(idle, standings, arrivals), finished, idle, self._resubmit_in())
 
     def _has_part(self) -> bool:
         part = self._connections.input_uri(self._job.part_key(self._shard.shard))
         return self._connections.s3.head(part) is not None
 
-    def _arrivals(self) -> Arrivals:
+    def _arrivals(self, seen: int) -> Arrivals:
         listing = _Listing(self._connections, self._shard)
         # A record may be older than the latest attempt.
         attempts = self._job.options.max_retries + 1
-        outputs, failures = {}, {}
+        outputs, missing = {}, {}
         for index, record in self._records.items():
             if output := listing.first(self._outputs(record, index, max(attempts, record.attempt))):
                 outputs[index] = output
-            elif record.in_flight and (failure := listing.first(_failures(record, index, self._shard, self._paths))):
-                failures[index] = failure
+            elif record.in_flight:
+                missing[index] = record
+        if self._is_early([*missing.values()], outputs, seen):
+            return Arrivals(outputs, {})
+        failures = {
+            index: failure
+            for index, record in missing.items()
+            if (failure := listing.first(_failures(record, index, self._shard, self._paths)))
+        }
         return Arrivals(outputs, failures)
+
+    def _is_early(self, missing: Sequence[TileRecord], outputs: dict[int, S3Object], seen: int) -> bool:
+        """Whether nothing else is to be expected yet, so that it is too soon to ask for failures."""
+        if not missing or any(self._now > record.deadline(self._job.options) for record in missing):
+            return not missing
+        if outputs:
+            return len(outputs) > seen and self._foreseen(missing, outputs, news=True) < SOON_SECONDS
+        return self._pace is not None and self._waited(missing) < self._pace.likely
+
+    def _foreseen(self, missing: Sequence[TileRecord], outputs: dict[int, S3Object], *, news: bool) -> float:
+        """Seconds until the rest is likely to be there."""
+        arrived = [output.last_modified for output in outputs.values()]
+        return next_look(self._pace, waited=self._waited(missing), missing=len(missing), arrived=arrived, news=news)
+
+    def _waited(self, in_flight: Sequence[TileRecord]) -> float:
+        """Seconds since the last of these tiles was invoked."""
+        return self._now - max(record.invoked_at or 0.0 for record in in_flight)
 
     def _outputs(self, record: TileRecord, index: int, attempts: int) -> Iterator[S3Uri]:
         """Where a tile's output may be: earliest attempt first, so that the choice never changes."""
@@ -191,12 +220,18 @@ class _Collector:
             return self._connections.s3.get(failure)
         return b""
 
-    def _poll_in(self, idle: int, standings: dict[int, Standing]) -> float:
-        options = self._job.options
-        deadlines = [
-            self._records[index].deadline(options) for index, found in standings.items() if found is Standing.IN_FLIGHT
-        ]
-        return next_poll(options, idle, deadlines, self._now)
+    def _poll_in(self, idle: int, standings: dict[int, Standing], arrivals: Arrivals) -> float:
+        in_flight = [self._records[index] for index, found in standings.items() if found is Standing.IN_FLIGHT]
+        longest = next_poll(
+            self._job.options, idle, [record.deadline(self._job.options) for record in in_flight], self._now
+        )
+        if not in_flight:
+            return min(longest, (self._resubmit_in() or 0.0) + first_look(self._pace))
+        foreseen = self._foreseen(in_flight, arrivals.outputs, news=not idle)
+        if self._pace is None and arrivals.outputs:
+            # A first guess, for the other shards.
+            self._connections.paces.learn(self._job.endpoint, self._waited(in_flight) + foreseen)
+        return min(longest, foreseen)
 
     def _resubmit_in(self) -> float | None:
         due = due_again(self._records)
@@ -219,6 +254,7 @@ class _Collector:
         writer = PartWriter(self._connections, self._job, self._shard, self._metrics)
         progress = writer.write(tiles, arrivals, self._records)
         self._connections.records.set_progress(self._shard, progress)
+        self._learn_pace(arrivals)
         self._count(arrivals)
         self._clean_up(tiles, arrivals, writer.failed)
         seconds = self._seconds()
@@ -228,6 +264,17 @@ class _Collector:
         counts = {"succeeded": progress.succeeded, "failed": progress.failed, "features": progress.features}
         log_step(logger, "finished", **self._shard.ids, **counts, seconds=seconds)
         return Collection(finished=progress.finished)
+
+    def _learn_pace(self, arrivals: Arrivals) -> None:
+        """Note how long this shard took, unless failures made it last."""
+        if any(record.attempt > 1 or record.invoked_at is None for record in self._records.values()):
+            return
+        if len(arrivals.outputs) < self._shard.tiles:
+            return
+        invoked = max(record.invoked_at or 0.0 for record in self._records.values())
+        # A listing says in which second that was.
+        done = max(output.last_modified.timestamp() for output in arrivals.outputs.values()) + 0.5
+        self._connections.paces.learn(self._job.endpoint, max(0.0, min(done, self._now) - invoked))
 
     def _finished_before(self) -> Collection:
         counts = count_part(self._connections, self._job, self._shard)

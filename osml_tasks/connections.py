@@ -16,12 +16,14 @@ from osml_tasks.celery import client_app, state_client
 from osml_tasks.claims import Claims
 from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.endpoint import runtime_client
 from osml_tasks.errors import MessageRefusedError, NotAllowedError
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import check_planned, log_refused, parked_message
+from osml_tasks.pace import Paces
+from osml_tasks.read_ahead import ReadAhead
 from osml_tasks.records import JobRecords
+from osml_tasks.runtime import runtime_client
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.s3_settings import S3Settings
 from osml_tasks.stopping import Stop
@@ -41,7 +43,7 @@ class Connections:
     """What the work of every task needs. Thread-safe; made after a fork.
 
     :ivar app: where messages are sent.
-    :ivar runtime: a boto3 client of SageMaker's runtime.
+    :ivar runtime: what :func:`~osml_tasks.runtime.runtime_client` gives.
     :ivar pool: threads for calls that overlap.
     :ivar stop: whether the work is to be left to another worker; a client's never is.
     """
@@ -49,10 +51,12 @@ class Connections:
     app: Celery
     config: AsyncEndpointConfig
     s3: S3Manager
+    read_ahead: ReadAhead
     runtime: Any
     records: JobRecords
     claims: Claims
     capacity: Capacity
+    paces: Paces
     resources: ResourceManager
     pool: ThreadPoolExecutor
     stop: Stop = field(default_factory=Stop)
@@ -170,10 +174,12 @@ def connect(
         app=app,
         config=config,
         s3=s3,
+        read_ahead=ReadAhead(s3),
         runtime=runtime_client(session, CALLS_AT_A_TIME),
         records=JobRecords(redis),
         claims=Claims(redis),
         capacity=Capacity(redis),
+        paces=Paces(redis),
         resources=ResourceManager(config, s3, RedisLedger(redis)),
         pool=ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="osml-call"),
     )

@@ -24,7 +24,6 @@ from osml_tasks.endpoint import (
     content_type,
     longest_life,
     queue_limits,
-    runtime_client,
 )
 from osml_tasks.errors import (
     ExtensionConfigurationError,
@@ -40,6 +39,7 @@ from osml_tasks.ledger import ResourceType
 from osml_tasks.metrics import OPERATION, Metric, MetricsSink, put, timing
 from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import AsyncInferencePoller, TileRecord, try_again
+from osml_tasks.runtime import runtime_client
 from osml_tasks.s3 import S3Manager, S3Object, S3Uri
 from osml_tasks.s3_settings import S3Settings
 

@@ -6,9 +6,8 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from osml_tasks.config import AsyncEndpointConfig
@@ -16,9 +15,6 @@ from osml_tasks.errors import ClockSkewError, EndpointUnusableError, RejectedErr
 from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 from osml_tasks.s3 import S3Uri
-
-if TYPE_CHECKING:
-    import boto3
 
 MAX_INPUT_BYTES = 1_000_000_000
 """The largest input object of an asynchronous endpoint (service documentation: 1 GB)."""
@@ -73,19 +69,6 @@ class Invocation:
     ttl: int
     timeout: int
     more: Mapping[str, str] = field(default_factory=dict)
-
-
-def runtime_client(session: boto3.Session, connections: int) -> Any:
-    """A SageMaker runtime client for ``connections`` calls at a time, with botocore's own retries."""
-    return session.client(
-        "sagemaker-runtime",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": 4},
-            max_pool_connections=connections,
-            connect_timeout=5,
-            read_timeout=60,
-        ),
-    )
 
 
 def content_type(name: str) -> str:

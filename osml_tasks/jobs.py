@@ -20,7 +20,7 @@ import orjson
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import MessageRefusedError, NotAllowedError
 
-DEFAULT_SHARD_SIZE = 50
+DEFAULT_SHARD_SIZE = 100
 MAX_SHARD_SIZE = 1000
 """Tiles in a shard at most: what one page of a LIST answers."""
 MAX_SHARDS = 2000

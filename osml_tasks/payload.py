@@ -17,7 +17,7 @@ Payload = bytes | Path | S3Uri
 class PayloadSender:
     """Invokes an endpoint with payloads of any size, and learns whether it takes them inline. Thread-safe.
 
-    :param runtime: a boto3 client of SageMaker's runtime.
+    :param runtime: what :func:`~osml_tasks.runtime.runtime_client` gives.
     :param inline_max_bytes: largest payload that goes inside an invocation; 0 turns that off.
     :param inline_refused: whether the endpoint is known to take none.
     :param on_inline_refused: called with the refusal when that is found out.

@@ -17,6 +17,7 @@ from osml_tasks.errors import AsyncInferenceTimeoutError, ModelError, ObjectNotF
 from osml_tasks.jobs import JobOptions, Reason
 from osml_tasks.metrics import Metric, MetricsSink, put, timing
 from osml_tasks.one_line import in_one_line
+from osml_tasks.pace import Pace, first_look, next_look
 from osml_tasks.s3 import S3Manager, S3Object, S3Uri
 
 MAX_COUNTDOWN = 30.0
@@ -224,11 +225,14 @@ def due_again(records: Mapping[int, TileRecord]) -> float | None:
 class AsyncInferencePoller:
     """Waits for one invocation at a time, without a broker. Thread-safe.
 
-    The first look comes after ``polling_interval``, each further one after a wait that is longer by
-    ``exponential_backoff_multiplier``, up to ``max_polling_interval``; up to a tenth is taken off each at random.
+    The first look comes when an output is likely to be there, as the endpoint's latest have taken; a second at an
+    endpoint of which nothing is known. Further ones follow ever later. No wait is longer than the options have it:
+    ``polling_interval`` to the first look, each further one longer by ``exponential_backoff_multiplier``, up to
+    ``max_polling_interval``, less up to a tenth at random.
 
     :param sleep: waits so many seconds.
     :param clock: seconds, never going back.
+    :param wall: seconds since the epoch, to see how long an output has been there.
     """
 
     def __init__(
@@ -238,11 +242,14 @@ class AsyncInferencePoller:
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._s3 = s3
         self._config = config
         self._sleep = sleep
         self._clock = clock
+        self._wall = wall
+        self._paces: dict[str, Pace] = {}
 
     def poll_until_complete(
         self,
@@ -261,16 +268,21 @@ class AsyncInferencePoller:
             the request expired.
         :raises S3OperationError: S3 does not answer, or denies access.
         """
-        began = self._clock()
-        waits = backoff(self._config)
+        began, pace = self._clock(), self._paces.get(endpoint)
+        longest, foreseen = backoff(self._config), first_look(pace)
         with timing(metrics, Metric.POLLING_DURATION):
             while True:
                 left = began + self._config.max_wait_time - self._clock()
-                self._sleep(max(0.0, min(next(waits), left)))
+                wait = max(0.0, min(next(longest), foreseen, left))
+                self._sleep(wait)
                 put(metrics, Metric.POLLING_ATTEMPTS)
-                if output := self._s3.head(accepted.output):
-                    return output
                 elapsed = self._clock() - began
+                if output := self._s3.head(accepted.output):
+                    # As old as it is, but no older than the look before.
+                    age = min(max(self._wall() - output.last_modified.timestamp(), 0.0), wait)
+                    self._learn(endpoint, elapsed - age)
+                    return output
+                foreseen = next_look(pace, waited=elapsed, missing=1, arrived=(), news=False)
                 named = {"endpoint": endpoint, "inference_id": inference_id}
                 if accepted.failure and (body := self._read(accepted.failure)) is not None:
                     reason, message = failure_reason(body)
@@ -279,6 +291,10 @@ class AsyncInferencePoller:
                 if left <= 0:
                     text = nothing_within(self._config.max_wait_time)
                     raise AsyncInferenceTimeoutError(text, elapsed=elapsed, uri=str(accepted.output), **named)
+
+    def _learn(self, endpoint: str, seconds: float) -> None:
+        pace = self._paces.get(endpoint)
+        self._paces[endpoint] = Pace.of(seconds) if pace is None else pace.after(seconds)
 
     def _read(self, uri: S3Uri) -> bytes | None:
         try:

@@ -9,6 +9,7 @@ from celery import Celery, Signature, chain, chord
 
 from osml_tasks.connections import Connections
 from osml_tasks.jobs import Job, Shard, plan
+from osml_tasks.manifest import read_manifest
 
 
 def publish_job(app: Celery, job: Job, shards: Sequence[Shard]) -> None:
@@ -46,13 +47,3 @@ def planned_shards(connections: Connections, job: Job) -> list[Shard]:
     :raises ObjectNotFoundError: there is none, so it never was.
     """
     return list(plan(job, read_manifest(connections, job)))
-
-
-def read_manifest(connections: Connections, job: Job) -> list[bytes]:
-    """The lines of a job's manifest, in the order of its tiles.
-
-    :raises ObjectNotFoundError: there is none.
-    """
-    lines = connections.s3.get(connections.input_uri(job.manifest_key)).splitlines(keepends=True)
-    # A retry that stopped before it began has left more.
-    return lines[: job.lines]

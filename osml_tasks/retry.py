@@ -14,8 +14,9 @@ from osml_tasks.job_cleanup import Keep, worth_keeping
 from osml_tasks.job_copy import write_job
 from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobOptions, JobState, Round, Tile, plan, shard_size
+from osml_tasks.manifest import read_manifest
 from osml_tasks.parts import parts_there, read_failures
-from osml_tasks.publishing import publish_job, read_manifest
+from osml_tasks.publishing import publish_job
 
 
 def retry_job(connections: Connections, job_id: str) -> int:

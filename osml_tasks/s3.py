@@ -172,20 +172,26 @@ class S3Manager:
             body = bytes(obstore.get(self._store(uri.bucket), uri.key).bytes())
         return _whole(body, uri, self._found(what).size)
 
-    def get_range(self, uri: S3Uri, start: int, end: int, etag: str | None = None) -> bytes:
+    def get_range(
+        self, uri: S3Uri, start: int, end: int, etag: str | None = None, *, least: int | None = None
+    ) -> bytes:
         """Read the bytes from ``start`` up to, not including, ``end``.
 
         :param etag: fail if the content is another by now; None: any will do.
+        :param least: how many bytes do, where the object may end before; None: all of them.
         """
-        return b"" if start == end else again(lambda: self._get_range(uri, start, end, etag), self._sleep)
+        if start == end:
+            return b""
+        least = end - start if least is None else least
+        return again(lambda: self._get_range(uri, start, end, etag, least), self._sleep)
 
-    def _get_range(self, uri: S3Uri, start: int, end: int, etag: str | None) -> bytes:
+    def _get_range(self, uri: S3Uri, start: int, end: int, etag: str | None, least: int) -> bytes:
         options: GetOptions = {"range": (start, end)}
         if etag:
             options["if_match"] = etag
         with errors("GET", uri):
             body = bytes(obstore.get(self._store(uri.bucket), uri.key, options=options).bytes())
-        return _whole(body, uri, end - start)
+        return body if least <= len(body) < end - start else _whole(body, uri, end - start)
 
     def stream(self, what: S3Uri | S3Object) -> Iterator[bytes]:
         """Read an object in chunks of a few megabytes."""

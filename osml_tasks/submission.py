@@ -18,9 +18,7 @@ from osml_tasks.errors import (
     ExtensionRuntimeError,
     MessageRefusedError,
     NotAllowedError,
-    ObjectNotFoundError,
     RejectedError,
-    S3AccessError,
     S3OperationError,
     SourceError,
     ThrottledError,
@@ -28,14 +26,15 @@ from osml_tasks.errors import (
 )
 from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import write_paths
-from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename, plan
+from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
+from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
+from osml_tasks.pace import first_look
 from osml_tasks.payload import PayloadSender
-from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, try_again
-from osml_tasks.publishing import read_manifest
+from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, next_poll, try_again
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 
@@ -56,11 +55,13 @@ class Submission:
     :ivar parked: whether this shard waits for capacity; its message is with the endpoint's others.
     :ivar busy: whether another task is submitting this very shard.
     :ivar resubmit_in: seconds until tiles of this shard are due again, or None.
+    :ivar poll_in: seconds until this shard is likely to be through, and to be looked at for the first time.
     """
 
     parked: bool = False
     busy: bool = False
     resubmit_in: float | None = None
+    poll_in: float = 0.0
 
 
 def submit_shard(
@@ -105,7 +106,9 @@ def submit_shard(
     if not connections.claims.claim(claim, token, CLAIM_SECONDS):
         return Submission(busy=True)
     try:
-        return Submission(resubmit_in=_Submitter(connections, job, shard, token).invoke_due())
+        resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
+        longest = next_poll(job.options, 0, [], records.now())
+        return Submission(resubmit_in=resubmit_in, poll_in=min(longest, first_look(connections.paces.of(job.endpoint))))
     except MessageRefusedError:
         # What it has taken for this shard it gives back; what is in flight was invoked by the shard's own message.
         in_flight = sum(record.in_flight for record in records.tiles(shard).values())
@@ -292,39 +295,6 @@ def server_clock(start: float) -> Callable[[], float]:
     """A clock that goes on from a server's time, in s since the epoch."""
     offset = start - time.monotonic()
     return lambda: time.monotonic() + offset
-
-
-def read_tiles(connections: Connections, job: Job, shard: Shard) -> list[Tile]:
-    """The tiles of a shard, from its lines of the job's manifest.
-
-    :raises MessageRefusedError: the bytes that its message names are not its lines.
-    """
-    manifest = connections.input_uri(job.manifest_key)
-    try:
-        tiles = [*map(Tile.from_json, connections.s3.get_range(manifest, shard.start, shard.end).splitlines())]
-    except (ObjectNotFoundError, S3AccessError):
-        raise
-    except (S3OperationError, ValueError, TypeError):
-        _check_lines(connections, job, shard)
-        raise
-    if [tile.index for tile in tiles] != [*range(shard.first, shard.first + shard.tiles)]:
-        _check_lines(connections, job, shard)
-        raise ExtensionRuntimeError(f"{manifest} does not have the tiles of job {job.job_id}: start the job again")
-    return tiles
-
-
-def _check_lines(connections: Connections, job: Job, shard: Shard) -> None:
-    """Find out whether it is a message, rather than the manifest, that is wrong about a shard's lines.
-
-    :raises MessageRefusedError: it is the message.
-    """
-    lines = read_manifest(connections, job)
-    try:
-        indexes = [Tile.from_json(line).index for line in lines]
-    except (ValueError, TypeError):
-        return
-    if indexes == [*range(job.lines)] and shard not in plan(job, lines):
-        raise MessageRefusedError(f"shard {shard.name} has other bytes of the manifest than it names")
 
 
 def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:

@@ -85,6 +85,7 @@ def submit(self: Task[Any, Any], /, **shard: Any) -> None:
         if outcome.busy:
             raise self.retry(countdown=BUSY_SECONDS)
         _resubmit(shard, outcome.resubmit_in)
+        _hold_back_next(self, outcome.poll_in)
 
 
 @app.task(name="osml_tasks.poll", bind=True, max_retries=None, ignore_result=True)
@@ -143,6 +144,13 @@ def _message(task: Task[Any, Any]) -> str:
     # What brokers and tracers have added is of this delivery.
     message.options.pop("headers", None)
     return json.dumps(message)
+
+
+def _hold_back_next(task: Task[Any, Any], countdown: float) -> None:
+    """Have what follows a task in its chain begin after so many seconds: Celery sends that when the task returns."""
+    if following := task.request.chain:
+        step: Any = following[-1]
+        step["options"]["countdown"] = countdown
 
 
 def _resubmit(shard: dict[str, Any], countdown: float | None) -> None:

@@ -165,8 +165,6 @@ class LocalStack:
             "ARTIFACT_BUCKET": options.input_bucket,
             "ASYNC_SM_OUTPUT_BUCKET": options.output_bucket,
             "ASYNC_SM_TILE_ROOTS": roots,
-            "ASYNC_SM_POLLING_INTERVAL": "0.5",
-            "ASYNC_SM_MAX_POLLING_INTERVAL": "2",
             **options.environment,
         }
 

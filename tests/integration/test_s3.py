@@ -39,6 +39,9 @@ def test_what_is_written_is_read(s3: S3Manager, tmp_path: Path) -> None:
     assert s3.get(under("bytes")) == b"".join(s3.stream(under("file"))) == (tmp_path / "back").read_bytes() == body
     assert s3.get_range(under("bytes"), 10, 20) == body[10:20]
     assert s3.get_range(under("bytes"), 10, 10) == b""
+    assert s3.get_range(under("bytes"), 10, len(body) + 1000, least=5) == body[10:]
+    with pytest.raises(S3OperationError, match="bytes"):
+        s3.get_range(under("bytes"), 10, len(body) + 1000)
 
 
 def test_a_listing_stops_at_its_directory(s3: S3Manager) -> None:

@@ -55,8 +55,8 @@ def test_shards_are_as_large_as_the_rules_allow(tiles: int, limit: int) -> None:
     assert -(-tiles // size) <= MAX_SHARDS or held_back
 
 
-def test_a_shard_has_fifty_tiles_unless_something_speaks_against_it() -> None:
-    assert (shard_size(1000, 1000), shard_size(1000, 100), shard_size(200_000, 10_000)) == (50, 25, 100)
+def test_a_shard_has_a_hundred_tiles_unless_something_speaks_against_it() -> None:
+    assert (shard_size(1000, 1000), shard_size(1000, 100), shard_size(400_000, 10_000)) == (100, 25, 200)
 
 
 ROUNDS = st.lists(st.builds(Round, tiles=st.integers(1, 99), shard_size=st.integers(1, 60)), min_size=1, max_size=4)

@@ -27,6 +27,8 @@ from osml_tasks.errors import JobNotFoundError, MessageRefusedError, NotAllowedE
 from osml_tasks.jobs import Job, JobOptions, Round, Shard, Tile, new_job_id, plan
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import TASKS, check_arguments, check_planned, check_rounds, check_signature, parked_message
+from osml_tasks.pace import Paces
+from osml_tasks.read_ahead import ReadAhead
 from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Uri
 from osml_tasks.submission import submit_shard
@@ -227,7 +229,7 @@ class _Manifest:
     def get(self, uri: S3Uri) -> bytes:
         return self.text
 
-    def get_range(self, uri: S3Uri, start: int, end: int) -> bytes:
+    def get_range(self, uri: S3Uri, start: int, end: int, *, least: int = 0) -> bytes:
         return self.text[start:end]
 
     def put(self, uri: S3Uri, data: bytes) -> None:
@@ -255,10 +257,12 @@ class ForgedMessages(RuleBasedStateMachine):
             app=Mock(),
             config=CONFIG.model_copy(update={"metrics_enabled": False}),
             s3=s3,
+            read_ahead=ReadAhead(s3),
             runtime=SimpleNamespace(invoke_endpoint_async=self._invoke),
             records=JobRecords(self.redis),
             claims=Claims(self.redis),
             capacity=Capacity(self.redis),
+            paces=Paces(self.redis),
             resources=ResourceManager(CONFIG, s3, RedisLedger(self.redis)),
             pool=ThreadPoolExecutor(2),
         )

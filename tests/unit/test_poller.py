@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ class World:
         self.now += seconds
 
     def head(self, uri: S3Uri) -> S3Object | None:
-        return S3Object(uri, 1, datetime.now(UTC)) if self._is_there(uri) else None
+        appeared = datetime.fromtimestamp(self._appears.get(uri.key, 0), UTC)
+        return S3Object(uri, 1, appeared) if self._is_there(uri) else None
 
     def get(self, uri: S3Uri) -> bytes:
         if not self._is_there(uri):
@@ -46,18 +48,41 @@ class World:
 
 def poller(world: World, **options: Any) -> AsyncInferencePoller:
     config = AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs", **options)
-    return AsyncInferencePoller(world, config, sleep=world.sleep, clock=lambda: world.now)  # type: ignore[arg-type]
+    clock: Any = {"sleep": world.sleep, "clock": lambda: world.now, "wall": lambda: world.now}
+    return AsyncInferencePoller(world, config, **clock)  # type: ignore[arg-type]
 
 
-def test_waits_start_at_the_interval_grow_and_stop_at_the_longest() -> None:
+def test_no_wait_is_longer_than_the_options_have_it() -> None:
     world, metrics = World({"a.out": 100}), AsyncMetricsTracker()
-    options = {"polling_interval": 2, "max_polling_interval": 10, "exponential_backoff_multiplier": 2}
+    options = {"polling_interval": 0.5, "max_polling_interval": 10, "exponential_backoff_multiplier": 2}
     found = poller(world, **options).poll_until_complete(ACCEPTED, metrics=metrics)
     assert found.uri == ACCEPTED.output
-    for wait, longest in zip(world.sleeps, [2, 4, 8, *[10] * 20], strict=False):
-        assert 0.9 * longest <= wait <= longest
-    assert len(set(world.sleeps[3:])) > 1, "no jitter"
+    for wait, longest in zip(world.sleeps, [0.5, 1, 2, 4, 8, *[10] * 20], strict=False):
+        assert wait <= longest
+    late = [wait for before, wait in zip(accumulate(world.sleeps), world.sleeps[1:], strict=False) if before > 20]
+    assert all(wait >= 9 for wait in late)
+    assert len(set(late)) > 1, "no jitter"
     assert metrics.get_metric("PollingAttempts") == len(world.sleeps)
+
+
+def test_a_new_endpoint_is_looked_at_soon_and_then_ever_later() -> None:
+    world = World({"a.out": 40})
+    poller(world, polling_interval=60).poll_until_complete(ACCEPTED)
+    assert world.sleeps[0] == 1
+    assert world.sleeps[1:] == sorted(world.sleeps[1:])
+    assert world.now < 60
+
+
+def test_what_an_endpoint_takes_is_learned() -> None:
+    one = poller(world := World({"a.out": 20}), polling_interval=60)
+    for _ in range(8):
+        world.now, world.sleeps[:] = 0.0, []
+        one.poll_until_complete(ACCEPTED, endpoint="ships")
+    assert len(world.sleeps) <= 2
+    assert world.now < 22
+    world.now, world.sleeps[:] = 0.0, []
+    one.poll_until_complete(ACCEPTED, endpoint="planes")
+    assert world.sleeps[0] == 1
 
 
 def test_a_failure_object_is_the_models_error() -> None:
