@@ -201,7 +201,7 @@ class AsyncEndpointConfig(LogConfig):
     max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
     """Longest time in seconds from an invocation to its output. Default 3600."""
     polling_interval: PollSeconds = Field(5.0, validation_alias=_env("ASYNC_SM_POLLING_INTERVAL"))
-    """Seconds to the first poll, and between polls while tiles keep arriving. Default 5."""
+    """Longest time in seconds to the first poll, and between polls while tiles keep arriving. Default 5."""
     max_polling_interval: PollSeconds = Field(60.0, validation_alias=_env("ASYNC_SM_MAX_POLLING_INTERVAL"))
     """Longest time in seconds between two polls. Default 60, or ``polling_interval`` if that is more."""
     exponential_backoff_multiplier: float = Field(
