@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.one_line import in_one_line
@@ -133,13 +125,13 @@ PollSeconds = Annotated[float, Field(ge=_SHORTEST_POLL_SECONDS, le=LONGEST_WAIT_
 KeptSeconds = Annotated[float, Field(ge=0, le=_LONGEST_KEPT_SECONDS, allow_inf_nan=False)]
 
 
-class LogConfig(BaseModel):
+class LogConfig(BaseSettings):
     """What a log is written by, and must keep to itself; a beat without workers needs no more than this.
 
     :raises ExtensionConfigurationError: with one line for each wrong value.
     """
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, env_ignore_empty=True, extra="forbid")
 
     log_format: LogFormat = Field(LogFormat.HUMAN, validation_alias=_env("ASYNC_SM_LOG_FORMAT"))
     """How workers and beat write their log: ``human`` (default) or ``json``."""
@@ -150,21 +142,9 @@ class LogConfig(BaseModel):
 
     def __init__(self, **options: Any) -> None:
         try:
-            super().__init__(**options, **self._from_environment(options))
+            super().__init__(**options)
         except ValidationError as error:
             raise ExtensionConfigurationError(_explain(error)) from None
-
-    @classmethod
-    def _from_environment(cls, options: Mapping[str, Any]) -> dict[str, str]:
-        """What variables say of the options that are not given; an empty one says nothing."""
-        variables = {name.upper(): value for name, value in os.environ.items() if value}
-        found: dict[str, str] = {}
-        for option, field in cls.model_fields.items():
-            names = _variables(field)
-            if options.keys().isdisjoint({option, *names}):
-                first = next((name for name in names if name in variables), None)
-                found |= {first: variables[first]} if first else {}
-        return found
 
 
 class AsyncEndpointConfig(LogConfig):
@@ -242,13 +222,13 @@ class AsyncEndpointConfig(LogConfig):
     """Largest payload in bytes that travels inside the invocation; 0 turns that off. Default 128,000."""
     max_output_bytes: int = Field(134_217_728, ge=1, validation_alias=_env("ASYNC_SM_MAX_OUTPUT_BYTES"))
     """Largest output in bytes that a worker or a detector reads. Default 134,217,728."""
-    tile_roots: Annotated[tuple[Path, ...], BeforeValidator(_directories), AfterValidator(_absolute)] = Field(
+    tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories), AfterValidator(_absolute)] = Field(
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )
     """Directories that a worker may read tiles from; none by default."""
-    tile_buckets: Annotated[tuple[Annotated[str, AfterValidator(_as_location)], ...], BeforeValidator(_locations)] = (
-        Field((), validation_alias=_env("ASYNC_SM_TILE_BUCKETS"))
-    )
+    tile_buckets: Annotated[
+        tuple[Annotated[str, AfterValidator(_as_location)], ...], NoDecode, BeforeValidator(_locations)
+    ] = Field((), validation_alias=_env("ASYNC_SM_TILE_BUCKETS"))
     """S3 URIs that tiles of jobs may lie under; without any, jobs that are called by name take the input bucket's."""
     assume_role_arn: str | None = Field(
         None,
