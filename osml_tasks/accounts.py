@@ -100,7 +100,7 @@ def session_of(config: AsyncEndpointConfig, session: boto3.Session | None = None
 
 
 def _own_session() -> boto3.Session:
-    return boto3.Session(botocore_session=core_session(only_ours=True))
+    return boto3.Session(botocore_session=core_session())
 
 
 class _RoleSession(boto3.Session):

@@ -20,8 +20,6 @@ from botocore.loaders import JSONFileLoader, Loader
 
 _ENDINGS: dict[str, Callable[[bytes], bytes]] = {".json": bytes, ".json.gz": gzip.decompress}
 
-_OURS = Path(__file__).parent / "aws"
-
 
 class _JsonFiles(JSONFileLoader):
     """Reads a file of JSON, compressed or not."""
@@ -49,15 +47,9 @@ class _ServiceData(Loader):
         return sorted({entry.name for path in paths for entry in os.scandir(path) if entry.is_dir()})
 
 
-def core_session(*, only_ours: bool = False) -> botocore.session.Session:
-    """A session for a session of boto3 to be made of, which is what boto3 would make by itself, but for the time.
-
-    :param only_ours: whether of SageMaker's control plane the few calls will do that this program has for it, and
-        the other 350 need not be read; the session is to stay inside of this program then.
-    """
+def core_session() -> botocore.session.Session:
+    """A session for a session of boto3 to be made of, which is what boto3 would make by itself, but for the time."""
     core = botocore.session.get_session()
     paths = list(core.get_component("data_loader").search_paths)
-    if only_ours:
-        paths.insert(0, str(_OURS))
     core.register_component("data_loader", _ServiceData(extra_search_paths=paths, include_default_search_paths=False))
     return core
