@@ -24,6 +24,7 @@ from osml_tasks.local.server import LOOPBACK, LocalServer
 START_SECONDS = 20.0
 _PIECE = 1 << 18
 _GO_ON = b"HTTP/1.1 100"
+_END = b"\r\n\r\n"
 
 
 class DelayedWay(LocalServer):
@@ -114,8 +115,8 @@ class _Connection:
     async def answer(self, server: asyncio.StreamReader, to_caller: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while piece := await server.read(_PIECE):
-                # "100 Continue" asks for the rest of the same request.
-                self._asked = piece.startswith(_GO_ON)
+                # "100 Continue" alone asks for the rest of the same request.
+                self._asked = piece.startswith(_GO_ON) and piece.endswith(_END) and piece.count(_END) == 1
                 to_caller.write(piece)
                 await to_caller.drain()
 

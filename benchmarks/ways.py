@@ -70,7 +70,7 @@ ONE_BY_ONE = Way(
 )
 POLL_EACH = Way("poll-each", "boto3, 8 threads, a poll a job", _peer("peer_poll_each"))
 THREADS = Way("threads", "boto3, 8 threads, LIST", _peer("peer_threads", "0"))
-THREADS_INLINE = Way("threads-inline", "the same, small tiles inline", _peer("peer_threads", str(INLINE_LIMIT)))
+THREADS_INLINE = Way("threads-inline", "boto3, 8 threads, LIST, small inline", _peer("peer_threads", str(INLINE_LIMIT)))
 CHORD = Way("chord", "Celery chord, a chain a tile", _peer("peer_chord_client"), chord_workers)
 OSML = Way(
     "osml-tasks",
