@@ -103,7 +103,7 @@ class Runner:
     stage: Stage
     way: Way
     workers: list[int]
-    env: Mapping[str, str]
+    env: dict[str, str]
 
     def run(self, tiles: Path, endpoint: str) -> Figures:
         """Run a client over a directory of tiles.

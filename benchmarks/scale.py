@@ -18,10 +18,10 @@ class Scale:
     :ivar compared: the ways of the main job; one after the other would take a second a tile.
     :ivar far: of the job with AWS far away.
     :ivar base: what ``large`` is compared with.
-    :ivar last: of the job whose end is looked at, a multiple of its 8 slots.
+    :ivar last: of the shortest job whose end is looked at.
     :ivar many: of the job over 64 slots.
     :ivar one_by_one: that the detector does one after the other.
-    :ivar last_runs: how often the end is looked at, at an endpoint that is new and then at the same again.
+    :ivar last_runs: at how many endpoints the end is looked at, at each while it is new and once more.
     :ivar starts: how often a start is measured, for the best.
     """
 
@@ -48,7 +48,7 @@ FULL = Scale(
     last=64,
     many=3200,
     one_by_one=30,
-    last_runs=2,
+    last_runs=3,
     starts=5,
 )
 QUICK = Scale(
