@@ -66,6 +66,7 @@ def rows(measured: LargeJob) -> list[Row]:
         f"{growth:.2f}, the larger of {measured.growth:.2f} = {large.cpu_ms:.2f} / {base.cpu_ms:.2f} ms and, workers "
         f"alone, {measured.worker_growth:.2f}; model without latency, {large.tiles_per_second:.0f} tiles/s"
     )
+    node, peak = large.peaks.largest_other
     return [
         at_most(
             f"{size}: client's CPU until all is published, a tile",
@@ -80,11 +81,11 @@ def rows(measured: LargeJob) -> list[Row]:
             large.client.peak,
             CLIENT_MB,
         ),
-        _memory(f"{size}: peak RSS of any other worker", large.peaks.any_worker, WORKER_MB),
+        _memory(f"{size}: peak RSS of any other worker", peak, WORKER_MB, f" ({node})"),
         _memory(f"{size}: peak RSS of the assembling worker", large.peaks.assembling, ASSEMBLY_MB),
         at_most(f"CPU a tile at {size} over that at {base.tiles:,}", growth, GROWTH, growth_text),
     ]
 
 
-def _memory(figure: str, peak: int, bar: float) -> Row:
-    return at_most(figure, peak / 1e6, bar, f"{peak / 1e6:.0f} MB", " MB")
+def _memory(figure: str, peak: int, bar: float, whose: str = "") -> Row:
+    return at_most(figure, peak / 1e6, bar, f"{peak / 1e6:.0f} MB{whose}", " MB")

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+_NODE = re.compile(r"([a-z]+)-[\d-]+@")
+_ASSEMBLES = "assemble"
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,25 +63,34 @@ def peak_bytes(pid: int) -> int:
 class WorkerPeaks:
     """The most that a single process of a fleet has had resident, bytes.
 
-    :ivar any_worker: among all processes, those that assemble left out.
-    :ivar assembling: among the processes of the worker that assembles.
+    :ivar of_nodes: by what the nodes of its workers are named after; processes that are no node go by their own name.
     """
 
-    any_worker: int = 0
-    assembling: int = 0
+    of_nodes: dict[str, int]
+
+    @property
+    def assembling(self) -> int:
+        """Of the worker that assembles."""
+        return self.of_nodes.get(_ASSEMBLES, 0)
+
+    @property
+    def largest_other(self) -> tuple[str, int]:
+        """Which of the others had the most, and how much."""
+        others = {name: peak for name, peak in self.of_nodes.items() if name != _ASSEMBLES}
+        return max(others.items(), key=lambda one: one[1], default=("none", 0))
 
     @classmethod
     def read(cls, roots: Iterable[int]) -> WorkerPeaks:
         """Look at the trees of some processes."""
-        peaks = {True: 0, False: 0}
+        peaks: dict[str, int] = {}
         for process in [process for root in roots for process in tree(root)]:
-            assembles = _assembles(process)
-            peaks[assembles] = max(peaks[assembles], peak_bytes(process.pid))
-        return cls(any_worker=peaks[False], assembling=peaks[True])
+            with suppress(psutil.NoSuchProcess):
+                node = _node(process)
+                peaks[node] = max(peaks.get(node, 0), peak_bytes(process.pid))
+        return cls(peaks)
 
 
-def _assembles(process: psutil.Process) -> bool:
-    """Whether a process is of the node ``assemble-…``; children have the command line of their parent."""
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return any(argument.startswith("assemble-") for argument in process.cmdline())
-    return False
+def _node(process: psutil.Process) -> str:
+    """What a worker's node is named after; children have the command line of their parent."""
+    nodes = [found[1] for argument in process.cmdline() if (found := _NODE.match(argument))]
+    return nodes[0] if nodes else str(process.name())

@@ -78,8 +78,12 @@ OSML = Way(
     _osml,
     osml_workers,
     OSML_ENVIRONMENT,
-    # Shards of 4 tiles, so that every worker process has its share.
-    {"ASYNC_SM_MAX_CONCURRENT_JOBS": "16"},
+    # Shards of 4 tiles, so that every worker process has its share; and soon over.
+    {
+        "ASYNC_SM_MAX_CONCURRENT_JOBS": "16",
+        "ASYNC_SM_POLLING_INTERVAL": "0.5",
+        "ASYNC_SM_MAX_POLLING_INTERVAL": "1",
+    },
 )
 
 WAYS = (ONE_BY_ONE, POLL_EACH, THREADS, THREADS_INLINE, CHORD, OSML)

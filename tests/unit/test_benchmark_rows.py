@@ -25,7 +25,7 @@ def run(
     return Figures(
         tiles=tiles,
         client=ClientRun(started=1000.0, wall=wall, cpu=client, publish_cpu=client / 2, peak=150_000_000),
-        peaks=WorkerPeaks(any_worker=160_000_000, assembling=310_000_000),
+        peaks=WorkerPeaks({"submit": 90_000_000, "poll": 160_000_000, "assemble": 310_000_000}),
         served=Served(
             invocations=tiles, slots=40, busy=40 * (wall - 3), first_accepted=1001.0, last_finished=998.0 + wall
         ),
