@@ -6,7 +6,7 @@ AUDIT := .venv-audit
 # A version that the database cannot tell anything of fails it, too. Findings are answered in SECURITY.md.
 AUDIT_OPTIONS ?= --strict --vulnerability-service osv
 
-.PHONY: demo test test-lowest chaos audit lint format bench clean
+.PHONY: demo test test-lowest chaos audit lint format bench bench-quick clean
 
 demo: $(VENV)/installed
 	$(BIN)/osml-tasks demo
@@ -37,8 +37,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-dev
-	$(BIN)/python -m benchmarks.main_job
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks --write docs
+
+bench-quick: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks --quick
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +52,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $(VENV)/installed $@
 
 $(LOWEST)/installed: pyproject.toml

@@ -20,6 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.broker_watch import used_bytes
 from benchmarks.ways import OSML_ENVIRONMENT
 from osml_tasks.celery import new_app
 from osml_tasks.config import AsyncEndpointConfig
@@ -157,9 +158,7 @@ class Bench:
         return start_job(self._connections, sources, ENDPOINT)
 
     def _used(self) -> int:
-        """``used_memory`` less the buffers of connections: these come and go by the 100 kB, whatever the job."""
-        memory = self._redis.info("memory")
-        return int(memory["used_memory"] - memory["mem_clients_normal"])
+        return used_bytes(self._redis)
 
     def _memory(self) -> Memory:
         time.sleep(SETTLE_SECONDS)

@@ -8,7 +8,8 @@ from typing import Any
 FEATURES_PER_TILE = 20
 
 
-def _feature(number: int) -> dict[str, Any]:
+def feature(number: int) -> dict[str, Any]:
+    """One of the features of any tile."""
     left, top = 10.5 * number, 7.25 * number
     return {
         "type": "Feature",
@@ -22,7 +23,7 @@ def _feature(number: int) -> dict[str, Any]:
 
 
 _ANSWER = json.dumps(
-    {"type": "FeatureCollection", "features": [_feature(number) for number in range(FEATURES_PER_TILE)]}
+    {"type": "FeatureCollection", "features": [feature(number) for number in range(FEATURES_PER_TILE)]}
 ).encode()
 
 

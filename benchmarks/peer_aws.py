@@ -9,8 +9,9 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
-CONNECTIONS = 16
+CONNECTIONS = 24
 
 
 def input_bucket() -> str:
@@ -46,6 +47,17 @@ def invoke(endpoint: str, extension: str, **source: bytes | str) -> str:
         EndpointName=endpoint, ContentType="image/png", S3OutputPathExtension=extension, **source
     )
     return str(answer["OutputLocation"]).partition(f"s3://{output_bucket()}/")[2]
+
+
+def exists(key: str) -> bool:
+    """Whether an output is there."""
+    try:
+        s3().head_object(Bucket=output_bucket(), Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return False
+        raise
+    return True
 
 
 def get(key: str) -> bytes:

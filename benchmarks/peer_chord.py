@@ -1,4 +1,4 @@
-"""Peer (a), the tasks: plain Celery, for ``celery -A benchmarks.peer_chord worker``."""
+"""Peer with a chord, the tasks: plain Celery, for ``celery -A benchmarks.peer_chord worker``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ def submit_one(tile: str, endpoint: str) -> str:
 @app.task(bind=True, max_retries=None)
 def poll_one(self: Task[Any, Any], output: str, tile: str) -> list[Feature]:
     """Come back every second until the output is there; returns its features."""
-    try:
-        peer_aws.s3().head_object(Bucket=peer_aws.output_bucket(), Key=output)
-    except peer_aws.s3().exceptions.ClientError as missing:
-        raise self.retry(countdown=POLL_SECONDS) from missing
+    if not peer_aws.exists(output):
+        raise self.retry(countdown=POLL_SECONDS)
     return parse(peer_aws.get(output), tile)
 
 

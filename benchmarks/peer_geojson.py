@@ -12,8 +12,12 @@ Feature = dict[str, Any]
 
 
 def parse(output: bytes, tile: str) -> list[Feature]:
-    """The features of one output, each with the name of its tile as osml-tasks gives it."""
-    features: list[Feature] = orjson.loads(output)["features"]
+    """The features of one output, each with the name of its tile."""
+    return name_tile(orjson.loads(output)["features"], tile)
+
+
+def name_tile(features: list[Feature], tile: str) -> list[Feature]:
+    """Say in each feature which tile it is from, as osml-tasks does."""
     for feature in features:
         feature["properties"]["sourceMetadata"] = [{"location": tile}]
     return features

@@ -1,4 +1,4 @@
-"""Peers (b) and (b2): bare boto3 in one process, 8 threads, results found by LIST.
+"""Peer: bare boto3 in one process, 8 threads, results found by LIST.
 
 ``python -m benchmarks.peer_threads DIRECTORY ENDPOINT RESULT INLINE_MAX``: tiles of up to INLINE_MAX
 bytes go inline (0: none does).

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celery import Celery
-
-from benchmarks.arena import Arena
-from benchmarks.measure import child_pids
+from benchmarks.fleet import Workers, chord_workers, no_workers, osml_workers
 from benchmarks.tiles import INLINE_LIMIT
-from osml_tasks.child_process import ChildProcess
-
-CHORD_WORKERS = 4
-WORKER_START_SECONDS = 30.0
 
 OSML_ENVIRONMENT = {
     "ASYNC_SM_MAX_CONCURRENT_JOBS": "400",
@@ -24,11 +16,8 @@ OSML_ENVIRONMENT = {
     "ASYNC_SM_SUBMISSION_WORKERS": "2",
     "ASYNC_SM_POLLING_WORKERS": "1",
 }
-"""The configuration of osml-tasks in the measured run."""
-OSML_WARM_UP = {"ASYNC_SM_MAX_CONCURRENT_JOBS": "16"}
-"""Shards of 4 tiles in the warm-up, so that every worker process has its share."""
+"""The configuration of osml-tasks, where a scenario does not say otherwise."""
 
-Workers = Callable[[Arena], AbstractContextManager[list[int]]]
 Client = Callable[[Path, str, Path], list[str]]
 
 
@@ -36,78 +25,64 @@ Client = Callable[[Path, str, Path], list[str]]
 class Way:
     """One way to do the work.
 
-    :ivar name: short; the name of its endpoint too.
-    :ivar title: what the table says.
+    :ivar name: short; the name of its endpoints begins with it.
+    :ivar title: what the tables say.
     :ivar client: its command, for a directory of tiles, an endpoint and a result.
-    :ivar workers: starts them, yields the process ids that their CPU is counted from.
-    :ivar warm_up: variables of the client in the warm-up.
+    :ivar workers: starts them.
+    :ivar environment: variables of clients and workers.
+    :ivar warm_up: further variables of the client in the warm-up.
+    :ivar warm_up_tiles: how many tiles that has.
     """
 
     name: str
     title: str
     client: Client
-    workers: Workers
+    workers: Workers = no_workers
+    environment: dict[str, str] = field(default_factory=dict)
     warm_up: dict[str, str] = field(default_factory=dict)
+    warm_up_tiles: int = 32
 
 
-@contextmanager
-def _no_workers(arena: Arena) -> Iterator[list[int]]:
-    yield []
-
-
-@contextmanager
-def _osml_workers(arena: Arena) -> Iterator[list[int]]:
-    before = child_pids()
-    arena.stack.start_workers()
-    try:
-        yield sorted(child_pids() - before)
-    finally:
-        arena.stack.stop_workers()
-
-
-@contextmanager
-def _chord_workers(arena: Arena) -> Iterator[list[int]]:
-    options = ["-c", str(CHORD_WORKERS), "-n", "peer-chord@%h", "-l", "WARNING"]
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.peer_chord", "worker", *options]
-    workers = ChildProcess("peer-chord", command, directory=arena.stack.directory, env=arena.env)
-    workers.start()
-    try:
-        workers.wait_ready(lambda: _answers_ping(arena), within=WORKER_START_SECONDS)
-        yield [pid for pid in (workers.pid,) if pid is not None]
-    finally:
-        workers.stop(grace=10.0)
-
-
-def _answers_ping(arena: Arena) -> bool:
-    """Whether a Celery worker is there."""
-    with Celery(broker=arena.stack.broker.url, set_as_current=False) as app:
-        return bool(app.control.ping(timeout=0.5))
-
-
-def _threads_client(inline_max: int) -> Client:
+def _peer(module: str, *arguments: str) -> Client:
     def command(tiles: Path, endpoint: str, result: Path) -> list[str]:
-        return _python("benchmarks.peer_threads", str(tiles), endpoint, str(result), str(inline_max))
+        return _python(f"benchmarks.{module}", str(tiles), endpoint, str(result), *arguments)
 
     return command
 
 
-def _chord_client(tiles: Path, endpoint: str, result: Path) -> list[str]:
-    return _python("benchmarks.peer_chord_client", str(tiles), endpoint, str(result))
-
-
-def _osml_client(tiles: Path, endpoint: str, result: Path) -> list[str]:
+def _osml(tiles: Path, endpoint: str, result: Path) -> list[str]:
     files = ["-o", str(result), "--report", str(result.with_suffix(".report.json"))]
-    return _python("benchmarks.timed_detect", "detect", str(tiles), "--endpoint", endpoint, "--no-stage", *files)
+    return _python("osml_tasks", "detect", str(tiles), "--endpoint", endpoint, "--no-stage", *files)
 
 
 def _python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-THREADS = Way("threads", "(b) boto3, 8 threads, LIST", _threads_client(0), _no_workers)
-THREADS_INLINE = Way("threads-inline", "(b2) the same, small inline", _threads_client(INLINE_LIMIT), _no_workers)
-CHORD = Way("chord", "(a) chord, one chain a tile", _chord_client, _chord_workers)
-OSML = Way("osml-tasks", "osml-tasks", _osml_client, _osml_workers, OSML_WARM_UP)
+ONE_BY_ONE = Way(
+    "one-by-one",
+    "one after the other",
+    _peer("peer_one_by_one"),
+    # Not the default, which would make it six times as slow.
+    environment={"ASYNC_SM_POLLING_INTERVAL": "0.1", "ASYNC_SM_MAX_POLLING_INTERVAL": "0.1"},
+    warm_up_tiles=2,
+)
+POLL_EACH = Way("poll-each", "boto3, 8 threads, a poll a job", _peer("peer_poll_each"))
+THREADS = Way("threads", "boto3, 8 threads, LIST", _peer("peer_threads", "0"))
+THREADS_INLINE = Way("threads-inline", "boto3, 8 threads, LIST, small inline", _peer("peer_threads", str(INLINE_LIMIT)))
+CHORD = Way("chord", "Celery chord, a chain a tile", _peer("peer_chord_client"), chord_workers)
+OSML = Way(
+    "osml-tasks",
+    "osml-tasks",
+    _osml,
+    osml_workers,
+    OSML_ENVIRONMENT,
+    # Shards of 4 tiles, so that every worker process has its share; and soon over.
+    {
+        "ASYNC_SM_MAX_CONCURRENT_JOBS": "16",
+        "ASYNC_SM_POLLING_INTERVAL": "0.5",
+        "ASYNC_SM_MAX_POLLING_INTERVAL": "1",
+    },
+)
 
-WAYS = (THREADS, THREADS_INLINE, CHORD, OSML)
-"""In the order in which they run."""
+WAYS = (ONE_BY_ONE, POLL_EACH, THREADS, THREADS_INLINE, CHORD, OSML)

@@ -1,0 +1,66 @@
+"""How large the scenarios are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.ways import CHORD, OSML, POLL_EACH, THREADS, THREADS_INLINE, Way
+
+COMPARED = (POLL_EACH, THREADS, THREADS_INLINE, CHORD, OSML)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Numbers of tiles, for the most part.
+
+    :ivar main: of the main job.
+    :ivar small: of the job whose tiles are all small.
+    :ivar compared: the ways of the main job; one after the other would take a second a tile.
+    :ivar far: of the job with AWS far away.
+    :ivar base: what ``large`` is compared with.
+    :ivar last: of the shortest job whose end is looked at.
+    :ivar many: of the job over 64 slots.
+    :ivar one_by_one: that the detector does one after the other.
+    :ivar last_runs: at how many endpoints the end is looked at, at each while it is new and once more.
+    :ivar starts: how often a start is measured, for the best.
+    """
+
+    main: int
+    small: int
+    compared: tuple[Way, ...]
+    far: int
+    base: int
+    large: int
+    last: int
+    many: int
+    one_by_one: int
+    last_runs: int
+    starts: int
+
+
+FULL = Scale(
+    main=1500,
+    small=500,
+    compared=COMPARED,
+    far=2000,
+    base=1000,
+    large=100_000,
+    last=64,
+    many=3200,
+    one_by_one=30,
+    last_runs=3,
+    starts=5,
+)
+QUICK = Scale(
+    main=120,
+    small=40,
+    compared=(THREADS, OSML),
+    far=200,
+    base=200,
+    large=600,
+    last=8,
+    many=192,
+    one_by_one=3,
+    last_runs=1,
+    starts=2,
+)
