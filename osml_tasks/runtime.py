@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 
-_ACCEPTED = 202
+# 202 of SageMaker itself; boto3 takes any of these from what stands in for it.
+_ACCEPTED = range(200, 300)
 _OPERATION = "InvokeEndpointAsync"
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Runtime:
             connection.request("POST", str(path), body=request.data, headers=dict(request.headers.items()))
             response = connection.getresponse()
             response.read()
-        if response.status != _ACCEPTED:
+        if response.status not in _ACCEPTED:
             return None
         values = ((name, response.headers[header]) for name, header in self._answers.items())
         return {name: value for name, value in values if value is not None}

@@ -179,6 +179,14 @@ def test_a_connection_that_the_server_has_closed_costs_nothing_but_another(
     assert len(endpoint.requests) == 5
 
 
+def test_what_is_accepted_with_another_status_is_not_invoked_again(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.answers = [(200, ACCEPTED, b"{}")]
+    assert opened(endpoint, monkeypatch).invoke_endpoint_async(**MEMBERS, Body=b"tile") == ANSWER
+    assert len(endpoint.requests) == 1
+
+
 @pytest.mark.parametrize("status", [500, 503])
 def test_what_may_pass_is_tried_again_as_boto3_does(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int
