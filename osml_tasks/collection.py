@@ -150,7 +150,8 @@ class _Collector:
             return not missing
         if outputs:
             return len(outputs) > seen and self._foreseen(missing, outputs, news=True) < SOON_SECONDS
-        return self._pace is not None and self._waited(missing) < self._pace.likely
+        # Only just before: of a slow endpoint there may be failures long before its outputs.
+        return self._pace is not None and 0 < self._pace.likely - self._waited(missing) < SOON_SECONDS
 
     def _foreseen(self, missing: Sequence[TileRecord], outputs: dict[int, S3Object], *, news: bool) -> float:
         """Seconds until the rest is likely to be there."""
