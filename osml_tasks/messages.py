@@ -157,7 +157,7 @@ def check_following(name: str, messages: Any, depth: int = 0) -> None:
         return
     if name == "chord":
         messages = [messages]
-    if isinstance(messages, dict):
+    if isinstance(messages, dict) and name != "chain":
         messages = [messages]
     if not isinstance(messages, list) or len(messages) > _DEEPEST:
         raise MessageRefusedError(f"its {name} is no list of a few messages")

@@ -153,6 +153,13 @@ def test_headers_may_not_take_the_place_of_what_was_looked_at(name: str) -> None
     check_message(received(headers={"task": "osml_tasks.submit", "id": "1", "traceparent": "00-1-1-01"}))
 
 
+def test_a_chain_is_a_list_for_its_task_waits_with_the_last_of_it() -> None:
+    poll = {"task": "osml_tasks.poll", "args": [], "kwargs": SHARD, "options": {}, "immutable": True}
+    check_message(received(payload=[[], SHARD, {"chain": [poll]}]))
+    with pytest.raises(MessageRefusedError, match="its chain is no list"):
+        check_message(received(payload=[[], SHARD, {"chain": poll}]))
+
+
 def test_a_large_body_is_not_even_read() -> None:
     with pytest.raises(MessageRefusedError, match="more than 1,000,000 bytes"):
         check_message(received(body="x" * (MOST_BYTES + 1), payload=[[], {}, None]))
