@@ -52,8 +52,14 @@ def runtime_client(session: boto3.Session, connections: int) -> Any:
             read_timeout=READ_SECONDS,
         ),
     )
-    has_short_way = session.get_credentials() and client.meta.config.signature_version == "v4"
-    return Runtime(client, session) if has_short_way and not _has_proxy(client) else client
+    if not (session.get_credentials() and _has_short_way(client)):
+        return client
+    try:
+        return Runtime(client, session)
+    except OSError as error:
+        # Of certificates that cannot be read: most of what is done here needs none, and boto3 says what is wrong.
+        logger.debug("boto3 makes all calls: %r", error)
+        return client
 
 
 class Runtime:
@@ -161,6 +167,12 @@ def _plain(value: object) -> str:
     :raises UnicodeError: it is not ASCII.
     """
     return str(value).encode("ascii").decode()
+
+
+def _has_short_way(client: Any) -> bool:
+    # By botocore's newer rules the dual stack has another name in some partitions than its client says.
+    settings = client.meta.config
+    return settings.signature_version == "v4" and not settings.use_dualstack_endpoint and not _has_proxy(client)
 
 
 def _has_proxy(client: Any) -> bool:

@@ -222,3 +222,27 @@ def test_nobody_there_is_boto3s_error(monkeypatch: pytest.MonkeyPatch) -> None:
         client = opened(endpoint, monkeypatch)
     with pytest.raises(Exception, match="Could not connect to the endpoint URL"):
         client.invoke_endpoint_async(**MEMBERS, Body=b"tile")
+
+
+@pytest.mark.parametrize("bundle", ["/nowhere/ca.pem", "/"])
+def test_certificates_that_cannot_be_read_are_left_to_boto3(monkeypatch: pytest.MonkeyPatch, bundle: str) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
+    assert not isinstance(runtime_client(a_session(), 4), Runtime)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    assert isinstance(runtime_client(a_session(), 4), Runtime)
+
+
+def test_the_dual_stack_is_left_to_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
+    assert not isinstance(runtime_client(a_session(), 4), Runtime)
+
+
+@pytest.mark.parametrize("fips", ["true", "false"])
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1"])
+def test_the_address_is_that_of_boto3(monkeypatch: pytest.MonkeyPatch, region: str, fips: str) -> None:
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", fips)
+    session = boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=region)
+    short = runtime_client(session, 4)
+    url = short._client.generate_presigned_url("invoke_endpoint_async", {"EndpointName": "ships", "Body": b""})
+    assert url.partition("?")[0] == short._request(EndpointName="ships").url
+    assert f"%2F{region}%2Fsagemaker%2F" in url
