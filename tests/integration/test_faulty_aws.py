@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from osml_tasks.errors import ClockSkewError, S3OperationError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Reason, Shard
 from osml_tasks.polling import give_up
+from osml_tasks.read_ahead import ReadAhead
 from osml_tasks.sweep import clean_up_jobs
 from tests.integration.faulty_way import Fault, FaultyWay, access_denied, late, slow_down, truncated
 from tests.integration.fleet import Fleet, names, wait_until, write_tiles
@@ -56,8 +58,10 @@ def test_what_is_cut_short_or_denied_in_passing_costs_no_tile(
 ) -> None:
     shard = answered(fleet, connections, write_tiles(tiles, {"a": {}, "b": {"features": 3}}))
     shown = way.shows(fault(), "GET", key=what, times=2)
-    collected(connections, shard)
-    handle = ended(connections, shard)
+    # A worker that did not submit it, and has read nothing of the manifest.
+    other = replace(connections, read_ahead=ReadAhead(connections.s3))
+    collected(other, shard)
+    handle = ended(other, shard)
     assert (shown.done, names(handle.result()["features"])) == (2, ["a", "b", "b", "b"])
     handle.discard()
 

@@ -11,6 +11,7 @@ import pytest
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
+from osml_tasks.pace import Paces
 from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
 from tests.integration.faulty_way import FaultyWay
 from tests.integration.fleet import WORKERS_READY, names, start_python, wait_until, write_tiles
@@ -41,6 +42,7 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
         old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
         options = {"max_concurrent_jobs": 80}
         patience = {"polling_interval": 10, "max_polling_interval": 10}
+        Paces(workers.broker).learn("slow", 60.0)
         with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
             wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
             waiting = workers.requests("scheduled", old)
