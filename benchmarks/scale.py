@@ -40,7 +40,7 @@ class Scale:
 
 FULL = Scale(
     main=1500,
-    small=500,
+    small=1500,
     compared=COMPARED,
     far=2000,
     base=1000,

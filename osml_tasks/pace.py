@@ -15,7 +15,7 @@ UNKNOWN_SECONDS = 1.0
 """How long the first look waits at an endpoint of which nothing is known, s."""
 CLOSEST_SECONDS = 0.25
 """Shortest time between two looks, s."""
-OVERDUE = 0.5
+OVERDUE = 0.3
 """What part of the time that it has waited in vain a look waits once more."""
 
 # A listing's times are whole seconds.

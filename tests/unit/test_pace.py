@@ -58,9 +58,9 @@ def test_what_is_overdue_is_looked_for_ever_more_seldom(pace: Pace | None) -> No
     waited, looks = 5.0, 0
     while waited < 3600:
         wait = next_look(pace, waited=waited, missing=1, arrived=appeared(1), news=False)
-        assert wait <= waited / 2
+        assert wait <= max(CLOSEST_SECONDS, waited / 3)
         waited, looks = waited + wait, looks + 1
-    assert looks < 20
+    assert looks < 30
 
 
 @given(st.none() | st.builds(Pace, SECONDS, SECONDS), SECONDS, st.integers(1, 1000), st.lists(SECONDS), st.booleans())

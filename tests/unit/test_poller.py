@@ -53,13 +53,13 @@ def poller(world: World, **options: Any) -> AsyncInferencePoller:
 
 
 def test_no_wait_is_longer_than_the_options_have_it() -> None:
-    world, metrics = World({"a.out": 100}), AsyncMetricsTracker()
+    world, metrics = World({"a.out": 200}), AsyncMetricsTracker()
     options = {"polling_interval": 0.5, "max_polling_interval": 10, "exponential_backoff_multiplier": 2}
     found = poller(world, **options).poll_until_complete(ACCEPTED, metrics=metrics)
     assert found.uri == ACCEPTED.output
     for wait, longest in zip(world.sleeps, [0.5, 1, 2, 4, 8, *[10] * 20], strict=False):
         assert wait <= longest
-    late = [wait for before, wait in zip(accumulate(world.sleeps), world.sleeps[1:], strict=False) if before > 20]
+    late = [wait for before, wait in zip(accumulate(world.sleeps), world.sleeps[1:], strict=False) if before > 40]
     assert all(wait >= 9 for wait in late)
     assert len(set(late)) > 1, "no jitter"
     assert metrics.get_metric("PollingAttempts") == len(world.sleeps)
@@ -70,7 +70,7 @@ def test_a_new_endpoint_is_looked_at_soon_and_then_ever_later() -> None:
     poller(world, polling_interval=60).poll_until_complete(ACCEPTED)
     assert world.sleeps[0] == 1
     assert world.sleeps[1:] == sorted(world.sleeps[1:])
-    assert world.now < 60
+    assert world.now < 55
 
 
 def test_what_an_endpoint_takes_is_learned() -> None:
