@@ -146,8 +146,10 @@ class _Collector:
 
     def _is_early(self, missing: Sequence[TileRecord], outputs: dict[int, S3Object], seen: int) -> bool:
         """Whether nothing else is to be expected yet, so that it is too soon to ask for failures."""
-        if not missing or any(self._now > record.deadline(self._job.options) for record in missing):
-            return not missing
+        if not missing:
+            return True
+        if any(self._now > record.deadline(self._job.options) for record in missing):
+            return False
         if outputs:
             return len(outputs) > seen and self._foreseen(missing, outputs, news=True) < SOON_SECONDS
         # Only just before: of a slow endpoint there may be failures long before its outputs.

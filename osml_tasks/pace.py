@@ -40,6 +40,11 @@ class Pace:
         """What a single shard tells."""
         return cls(seconds, seconds / 4)
 
+    @classmethod
+    def learned(cls, before: Pace | None, seconds: float) -> Pace:
+        """With what a shard took, be it the first or one more."""
+        return cls.of(seconds) if before is None else before.after(seconds)
+
     def after(self, seconds: float) -> Pace:
         """With one shard more, as RFC 6298 has it for round trips, but quicker: load may change with each shard."""
         return Pace((self.mean + seconds) / 2, (self.spread + abs(seconds - self.mean)) / 2)
@@ -90,8 +95,7 @@ class Paces:
 
     def learn(self, endpoint: str, seconds: float) -> None:
         """Add what a shard took; of two at the same moment one may be lost, which does no harm."""
-        before = self.of(endpoint)
-        pace = Pace.of(seconds) if before is None else before.after(seconds)
+        pace = Pace.learned(self.of(endpoint), seconds)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(_KEY + endpoint, mapping={"mean": pace.mean, "spread": pace.spread})
             pipe.expire(_KEY + endpoint, _PACE_SECONDS)

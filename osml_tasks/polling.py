@@ -23,6 +23,7 @@ from osml_tasks.s3 import S3Manager, S3Object, S3Uri
 MAX_COUNTDOWN = 30.0
 """Longest countdown of one message in seconds: well under the broker's visibility timeout."""
 
+_SHORTEST_WAIT = 0.05
 _MESSAGE_KEYS = ("failureReason", "message", "Message", "ErrorMessage", "errorMessage", "error")
 _EXPIRED_WORDS = ("expired", "timed out")
 _LONGEST_FAILURE = 4000
@@ -203,15 +204,20 @@ def backoff(options: PollingOptions, *, start: int = 0, jitter: Callable[[], flo
         steps += 1
 
 
+def longest_wait(options: JobOptions, idle: int) -> float:
+    """Seconds between two polls of a shard at most, after so many in a row that have found nothing new."""
+    return max(_SHORTEST_WAIT, min(next(backoff(options, start=idle)), MAX_COUNTDOWN))
+
+
 def next_poll(options: JobOptions, idle: int, deadlines: Iterable[float], now: float) -> float:
     """Seconds until a shard is polled again.
 
     :param idle: how many polls in a row have found nothing new.
     :param deadlines: when the tiles in flight expire; there is no use in sleeping past the first.
     """
-    wait = min(next(backoff(options, start=idle)), MAX_COUNTDOWN)
+    wait = longest_wait(options, idle)
     first = min(deadlines, default=now + wait)
-    return max(0.05, min(wait, first - now + 0.05))
+    return max(_SHORTEST_WAIT, min(wait, first - now + _SHORTEST_WAIT))
 
 
 def due_again(records: Mapping[int, TileRecord]) -> float | None:
@@ -280,7 +286,7 @@ class AsyncInferencePoller:
                 if output := self._s3.head(accepted.output):
                     # As old as it is, but no older than the look before.
                     age = min(max(self._wall() - output.last_modified.timestamp(), 0.0), wait)
-                    self._learn(endpoint, elapsed - age)
+                    self._paces[endpoint] = Pace.learned(self._paces.get(endpoint), elapsed - age)
                     return output
                 foreseen = next_look(pace, waited=elapsed, missing=1, arrived=(), news=False)
                 named = {"endpoint": endpoint, "inference_id": inference_id}
@@ -291,10 +297,6 @@ class AsyncInferencePoller:
                 if left <= 0:
                     text = nothing_within(self._config.max_wait_time)
                     raise AsyncInferenceTimeoutError(text, elapsed=elapsed, uri=str(accepted.output), **named)
-
-    def _learn(self, endpoint: str, seconds: float) -> None:
-        pace = self._paces.get(endpoint)
-        self._paces[endpoint] = Pace.of(seconds) if pace is None else pace.after(seconds)
 
     def _read(self, uri: S3Uri) -> bytes | None:
         try:

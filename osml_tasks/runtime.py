@@ -86,14 +86,14 @@ class Runtime:
     def invoke_endpoint_async(self, **members: Any) -> dict[str, str]:
         """As boto3's."""
         try:
-            answer = self._send(members)
+            if (answer := self._send(members)) is not None:
+                return answer
         except (OSError, HTTPException, UnicodeError, LookupError, TypeError, ValueError) as error:
             logger.debug("boto3 makes the call again: %r", error)
-            answer = None
         except (BotoCoreError, ClientError, RoleRefusedError):
-            # Of the credentials. boto3's client asks for them again, and says what it is told.
-            answer = None
-        return self._client.invoke_endpoint_async(**members) if answer is None else answer
+            pass  # Of the credentials. boto3's client asks for them again, and says what it is told.
+        again: dict[str, str] = self._client.invoke_endpoint_async(**members)
+        return again
 
     def _send(self, members: dict[str, Any]) -> dict[str, str] | None:
         """The answer to an accepted invocation, None if it was not accepted."""

@@ -182,16 +182,15 @@ class S3Manager:
         """
         if start == end:
             return b""
-        least = end - start if least is None else least
         return again(lambda: self._get_range(uri, start, end, etag, least), self._sleep)
 
-    def _get_range(self, uri: S3Uri, start: int, end: int, etag: str | None, least: int) -> bytes:
+    def _get_range(self, uri: S3Uri, start: int, end: int, etag: str | None, least: int | None) -> bytes:
         options: GetOptions = {"range": (start, end)}
         if etag:
             options["if_match"] = etag
         with errors("GET", uri):
             body = bytes(obstore.get(self._store(uri.bucket), uri.key, options=options).bytes())
-        return body if least <= len(body) < end - start else _whole(body, uri, end - start)
+        return _whole(body, uri, end - start, least)
 
     def stream(self, what: S3Uri | S3Object) -> Iterator[bytes]:
         """Read an object in chunks of a few megabytes."""
@@ -363,9 +362,9 @@ class S3Manager:
         )
 
 
-def _whole(body: bytes, uri: S3Uri, size: int) -> bytes:
-    """A body, if it is as long as it should be."""
-    if len(body) != size:
+def _whole(body: bytes, uri: S3Uri, size: int, least: int | None = None) -> bytes:
+    """A body, if it is as long as it should be; or, with ``least``, as long as it has to be."""
+    if not (size if least is None else least) <= len(body) <= size:
         raise S3OperationError(f"GET {uri} gave {len(body):,} of {size:,} bytes", uri=str(uri))
     return body
 

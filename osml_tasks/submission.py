@@ -34,7 +34,7 @@ from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
 from osml_tasks.pace import first_look
 from osml_tasks.payload import PayloadSender
-from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, next_poll, try_again
+from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, longest_wait, try_again
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 
@@ -107,8 +107,8 @@ def submit_shard(
         return Submission(busy=True)
     try:
         resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
-        longest = next_poll(job.options, 0, [], records.now())
-        return Submission(resubmit_in=resubmit_in, poll_in=min(longest, first_look(connections.paces.of(job.endpoint))))
+        foreseen = first_look(connections.paces.of(job.endpoint))
+        return Submission(resubmit_in=resubmit_in, poll_in=min(longest_wait(job.options, 0), foreseen))
     except MessageRefusedError:
         # What it has taken for this shard it gives back; what is in flight was invoked by the shard's own message.
         in_flight = sum(record.in_flight for record in records.tiles(shard).values())
