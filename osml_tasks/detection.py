@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,7 @@ def _stage(
     to_copy = [
         (copied, S3Uri.parse(tile.location))
         for source, tile in zip(sources, tiles, strict=True)
-        if (copied := source.body if source.path is None else source.path) is not None
+        if (copied := source.body if source.path is None else Path(source.path)) is not None
         and tile.location.startswith("s3://")
     ]
     copies = connections.overlap(lambda copy: connections.s3.put(copy[1], copy[0]), to_copy)

@@ -102,7 +102,7 @@ def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list
     tiles = find_tiles(sources, session_of(config))
     for tile in tiles:
         if tile.path is not None:
-            readable_tile(str(tile.path), config)
+            readable_tile(tile.path, config)
         elif tile.uri is not None:
             _check_object(tile.uri, config)
     return tiles

@@ -44,7 +44,7 @@ __all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri", "Undeleted"]
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
 """How much of a large object is read at a time."""
 _LIST_KEYS = 1000
 _DELETE_KEYS = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osml_tasks.errors import (
@@ -80,7 +81,7 @@ def _features(detector: AsyncSMDetector, tile: SourceTile, metrics: MetricsSink 
     if tile.path is None:
         return list(detector.find_features(tile.body or b"", metrics)["features"])
     try:
-        with tile.path.open("rb") as stream:
+        with Path(tile.path).open("rb") as stream:
             return list(detector.find_features(stream, metrics)["features"])
     except OSError as error:
         raise SourceError(f"{tile.name!r} cannot be read: {error.strerror}") from None

@@ -27,14 +27,14 @@ class SourceTile:
     """A tile where the user keeps it: a local file, an S3 object, or memory.
 
     :ivar name: what the report calls it: as the user wrote it.
-    :ivar path: the local file, or None.
+    :ivar path: the local file, from the root on, or None; text, for 100,000 ``Path`` objects take 50 MB.
     :ivar uri: the S3 object, or None.
     :ivar size: bytes; 0 where nobody has asked.
     :ivar body: the tile itself, or None.
     """
 
     name: str
-    path: Path | None
+    path: str | None
     uri: S3Uri | None
     size: int
     body: bytes | None = None
@@ -57,7 +57,7 @@ def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) 
         if not found:
             raise SourceError(f"{source!r} has no tiles: the directory, glob or prefix is empty")
         for tile in found:
-            tiles.setdefault(str(tile.uri or tile.path), tile)
+            tiles.setdefault(tile.path or str(tile.uri), tile)
     for tile in tiles.values():
         _check_size(tile)
     return list(tiles.values())
@@ -169,7 +169,7 @@ def _file(name: str) -> SourceTile:
         raise SourceError(f"{name!r} cannot be read: {error.strerror}") from None
     if not regular:
         raise SourceError(f"{name!r} is not a file: name a file, directory, glob or s3:// URI")
-    return SourceTile(name, Path(path), None, found.st_size)
+    return SourceTile(name, name if name == path else path, None, found.st_size)
 
 
 def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:

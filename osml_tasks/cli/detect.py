@@ -116,7 +116,7 @@ def _detect_locally(
     from osml_tasks.sources import find_tiles
 
     # Before anything is started: a wrong source should not cost the time that takes.
-    folders = {tile.path.parent for tile in find_tiles(_on_this_machine(sources)) if tile.path is not None}
+    folders = {Path(tile.path).parent for tile in find_tiles(_on_this_machine(sources)) if tile.path is not None}
     options = StackOptions(workers=True, tile_roots=tuple(sorted(folders)))
     if endpoint:
         options = replace(options, endpoint_name=endpoint)
