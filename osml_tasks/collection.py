@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError
 from osml_tasks.job_cleanup import clean_up_answers, clean_up_payloads, expect_late_outputs, remember_answers
-from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.jobs import Job, Progress, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
 from osml_tasks.manifest import read_tiles
@@ -31,6 +31,7 @@ from osml_tasks.polling import (
 )
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Object, S3Uri
+from osml_tasks.tile import Tile
 
 SOON_SECONDS = 1.0
 """Within this time failures are not asked for where the rest of a shard's outputs is likely to come, s."""

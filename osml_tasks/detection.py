@@ -18,12 +18,13 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionError
 from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_copy import write_job
 from osml_tasks.job_handle import JobHandle
-from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, Tile, new_job_id, plan, shard_size
+from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, new_job_id, plan, shard_size
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.preflight import check_broker
 from osml_tasks.publishing import publish_job
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import Source, SourceTile, find_tiles
+from osml_tasks.tile import Tile
 
 if TYPE_CHECKING:
     import boto3

@@ -20,6 +20,10 @@ class SourceError(ExtensionConfigurationError):
     """A source of tiles does not exist, is empty or cannot be read."""
 
 
+class ImageReadError(SourceError):
+    """An image is none, is damaged, or cannot be reached."""
+
+
 class PreflightError(ExtensionConfigurationError):
     """Something the job needs is not there: broker, worker, bucket, endpoint or credentials."""
 

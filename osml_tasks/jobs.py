@@ -63,30 +63,6 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """One payload for the model.
-
-    :ivar index: its place in the job, from 0; features come out in this order.
-    :ivar location: where a worker finds it: an ``s3://`` URI or an absolute path.
-    :ivar name: what the user called it.
-    """
-
-    index: int
-    location: str
-    name: str
-
-    def to_json(self) -> bytes:
-        """The tile as one line of the job's manifest."""
-        # A copy: what orjson returns keeps 4 kB of memory for as long as it lives, and there may be 100,000 of these.
-        return orjson.dumps([self.index, self.location, self.name]) + b"\n"
-
-    @classmethod
-    def from_json(cls, line: bytes) -> Tile:
-        """Read one line of a manifest."""
-        return cls(*orjson.loads(line))
-
-
-@dataclass(frozen=True, slots=True)
 class Shard:
     """A run of a job's tiles that one submit → poll chain carries. All of it fits in a message.
 
@@ -187,6 +163,7 @@ class Job:
 
     :ivar created: seconds since the epoch.
     :ivar assume_role_arn: the role that all its AWS calls are made as, or None.
+    :ivar images: how many images its tiles are windows of; 0 where they are payloads as they stand.
     """
 
     job_id: str
@@ -198,6 +175,7 @@ class Job:
     output_bucket: str
     options: JobOptions
     assume_role_arn: str | None = None
+    images: int = 0
 
     def to_json(self) -> bytes:
         """The job as it stands in its record."""
@@ -258,6 +236,11 @@ class Job:
         return f"{self.prefix}tiles.jsonl"
 
     @property
+    def images_key(self) -> str:
+        """What is known of the images that its tiles are cut from, and how."""
+        return f"{self.prefix}images.json"
+
+    @property
     def result_key(self) -> str:
         """The assembled FeatureCollection."""
         return f"{self.prefix}result.geojson"
@@ -275,6 +258,10 @@ class Job:
         """The object that holds a tile's payload, where it has to be uploaded."""
         return f"{self.payloads_prefix(shard)}{index:07d}{suffix(name)}"
 
+    def image_key(self, image: int, name: str) -> str:
+        """The object that holds a whole image, where it has to be uploaded."""
+        return f"{self.prefix}images/{image:05d}{suffix(name)}"
+
     def part_key(self, shard: int) -> str:
         """The features of one finished shard."""
         return f"{self.prefix}parts/{shard:05d}.geojsonl"
@@ -282,6 +269,10 @@ class Job:
     def failures_key(self, shard: int) -> str:
         """The failed tiles of one finished shard; missing where there are none."""
         return f"{self.prefix}failures/{shard:05d}.jsonl"
+
+    def skipped_key(self, shard: int) -> str:
+        """The tiles of one finished shard that had nothing in them; missing where there are none."""
+        return f"{self.prefix}skipped/{shard:05d}.jsonl"
 
     def inference_id(self, index: int, attempt: int) -> str:
         """``InferenceId`` of an invocation; at most 64 characters."""

@@ -10,7 +10,8 @@ from osml_tasks.errors import (
     S3AccessError,
     S3OperationError,
 )
-from osml_tasks.jobs import Job, Shard, Tile, plan
+from osml_tasks.jobs import Job, Shard, plan
+from osml_tasks.tile import Tile
 
 
 def read_manifest(connections: Connections, job: Job) -> list[bytes]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
 from osml_tasks.features import Feature, add_provenance, check_size, parse, to_lines
-from osml_tasks.jobs import Job, Progress, Reason, Shard, Tile
+from osml_tasks.jobs import Job, Progress, Reason, Shard
 from osml_tasks.large_output import parse_in_turns
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.polling import TileRecord
 from osml_tasks.report import TileFailure
 from osml_tasks.s3 import S3Object, S3Uri
+from osml_tasks.tile import Tile
 
 _READ_AHEAD_BYTES = 8 * 1024 * 1024
 

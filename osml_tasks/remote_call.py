@@ -24,7 +24,8 @@ from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.submission import CLAIM_SECONDS, lies_under, readable_tile
+from osml_tasks.allowed_tiles import lies_under, readable_tile
+from osml_tasks.submission import CLAIM_SECONDS
 
 MOST_FAILURES = 1000
 """How many failed tiles a report has that is a task's result; the whole list is in S3."""

@@ -13,10 +13,11 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.job_cleanup import Keep, worth_keeping
 from osml_tasks.job_copy import write_job
 from osml_tasks.job_status import JobStatus
-from osml_tasks.jobs import Job, JobOptions, JobState, Round, Tile, plan, shard_size
+from osml_tasks.jobs import Job, JobOptions, JobState, Round, plan, shard_size
 from osml_tasks.manifest import read_manifest
 from osml_tasks.parts import parts_there, read_failures
 from osml_tasks.publishing import publish_job
+from osml_tasks.tile import Tile
 
 
 def retry_job(connections: Connections, job_id: str) -> int:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.allowed_tiles import invocable_tile, readable_tile
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
 from osml_tasks.errors import (
@@ -26,7 +25,7 @@ from osml_tasks.errors import (
 )
 from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import write_paths
-from osml_tasks.jobs import Job, Reason, Shard, Tile, failure_filename, output_filename
+from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
 from osml_tasks.manifest import read_tiles
@@ -37,6 +36,7 @@ from osml_tasks.payload import PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, longest_wait, try_again
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
+from osml_tasks.tile import Tile
 
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
@@ -295,42 +295,6 @@ def server_clock(start: float) -> Callable[[], float]:
     """A clock that goes on from a server's time, in s since the epoch."""
     offset = start - time.monotonic()
     return lambda: time.monotonic() + offset
-
-
-def readable_tile(location: str, config: AsyncEndpointConfig) -> Path:
-    """The file behind a location, if this worker may read it.
-
-    :raises NotAllowedError: if it lies under none of the configured roots, links followed.
-    """
-    path = Path(location).resolve()
-    if not any(path.is_relative_to(root) for root in _resolved(config.tile_roots)):
-        roots = ", ".join(map(str, config.tile_roots)) or "none"
-        raise NotAllowedError(f"this worker may not read {location}: it is under none of ASYNC_SM_TILE_ROOTS ({roots})")
-    return path
-
-
-def invocable_tile(location: str, config: AsyncEndpointConfig) -> S3Uri:
-    """The object behind a location, if this worker may have an endpoint read it.
-
-    :raises NotAllowedError: it lies under none of ``ASYNC_SM_TILE_BUCKETS``, which is set, nor under the input prefix.
-    """
-    uri = S3Uri.parse(location)
-    if config.tile_buckets and not lies_under(uri, (*config.tile_buckets, config.input_location)):
-        raise NotAllowedError(
-            f"this worker may not use {location}: it is under none of ASYNC_SM_TILE_BUCKETS "
-            f"({', '.join(config.tile_buckets)})"
-        )
-    return uri
-
-
-def lies_under(uri: S3Uri, locations: Iterable[str]) -> bool:
-    """Whether an object is under one of some locations, as ``s3://bucket/prefix/``."""
-    return not uri.has_odd_parts and str(uri).startswith(tuple(locations))
-
-
-@lru_cache(maxsize=8)
-def _resolved(roots: tuple[Path, ...]) -> tuple[Path, ...]:
-    return tuple(root.resolve() for root in roots)
 
 
 def _is_due(record: TileRecord | None, now: float) -> bool:

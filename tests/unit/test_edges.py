@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError, UnparsableOutputError
 from osml_tasks.features import add_provenance, join_lines, parse, to_lines
-from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, Tile, failure_filename, output_filename
+from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, failure_filename, output_filename
 from osml_tasks.polling import backoff, failure_reason, next_poll
+from osml_tasks.tile import Tile
 
 ROLE = "arn:aws:iam::123456789012:role/tiles"
 SHARD: dict[str, Any] = {"job": "job-1", "shard": 0, "first": 0, "tiles": 5, "start": 0, "end": 100}

@@ -24,7 +24,7 @@ from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobNotFoundError, MessageRefusedError, NotAllowedError
-from osml_tasks.jobs import Job, JobOptions, Round, Shard, Tile, new_job_id, plan
+from osml_tasks.jobs import Job, JobOptions, Round, Shard, new_job_id, plan
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import TASKS, check_arguments, check_planned, check_rounds, check_signature, parked_message
 from osml_tasks.pace import Paces
@@ -33,6 +33,7 @@ from osml_tasks.records import JobRecords
 from osml_tasks.s3 import S3Uri
 from osml_tasks.submission import submit_shard
 from osml_tasks.tasks import app
+from osml_tasks.tile import Tile
 
 SHARD = Shard("job-1", 0, 0, 4, 0, 90).to_message()
 RIGHT: dict[str, dict[str, Any]] = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from osml_tasks.endpoint import MAX_INPUT_BYTES
 from osml_tasks.errors import SourceError
-from osml_tasks.jobs import Tile
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import _choose, find_tiles, one_tile
+from osml_tasks.tile import Tile
 
 
 @pytest.fixture(autouse=True)
