@@ -11,6 +11,7 @@ from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
+from osml_tasks.image_assembly import merge_parts, report_images
 from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
 from osml_tasks.job_copy import note_end
 from osml_tasks.job_status import JobStatus
@@ -18,13 +19,10 @@ from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
 from osml_tasks.messages import check_rounds
-from osml_tasks.parts import count_part, parts_there, read_failures
+from osml_tasks.parts import count_part, parts_there, read_failures, read_parts
 from osml_tasks.publishing import planned_shards
 from osml_tasks.report import report_lines, report_of
 from osml_tasks.s3 import S3Object, S3Uri
-
-_READ_AHEAD = 4
-_READ_WHOLE_BYTES = 8 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +63,13 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
 def _assemble(connections: Connections, job: Job) -> None:
     parts = _parts(connections, job)
     connections.records.set_state(job.job_id, JobState.ASSEMBLING)
-    _write(connections, job, job.result_key, _collection(connections, parts))
+    merged = merge_parts(connections, job, parts) if job.images else None
+    chunks = read_parts(connections, parts) if merged is None else merged.chunks()
+    _write(connections, job, job.result_key, _collection(chunks))
     _count_untold(connections, job)
-    _write_report(connections, job)
-    connections.records.mark_assembled(job.job_id, len(job.rounds))
+    features = merged.features if merged else None
+    _write_report(connections, job, features)
+    connections.records.mark_assembled(job.job_id, len(job.rounds), features)
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2)
 
 
@@ -85,7 +86,7 @@ def _count_untold(connections: Connections, job: Job) -> None:
 
 def _log_completed(status: JobStatus, now: float) -> None:
     progress = status.progress
-    counts = {"tiles": status.job.tiles, "failed": progress.failed, "features": progress.features}
+    counts = {"tiles": status.job.tiles, "failed": progress.failed, "features": status.features}
     log_step(logger, "completed", job=status.job.job_id, **counts, seconds=now - (status.started or now))
 
 
@@ -156,23 +157,10 @@ def _parts(connections: Connections, job: Job) -> list[S3Object]:
     return list(there.values())
 
 
-def _collection(connections: Connections, parts: list[S3Object]) -> Iterator[bytes]:
+def _collection(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield COLLECTION_HEAD
-    yield from join_lines(_chunks(connections, parts))
+    yield from join_lines(chunks)
     yield COLLECTION_TAIL
-
-
-def _chunks(connections: Connections, objects: list[S3Object]) -> Iterator[bytes]:
-    """The contents of objects one after the other: small ones fetched ahead, large ones in pieces."""
-
-    def read(found: S3Object) -> bytes | None:
-        return connections.s3.get(found) if found.size <= _READ_WHOLE_BYTES else None
-
-    for found, body in zip(objects, connections.overlap(read, objects, _READ_AHEAD), strict=True):
-        if body is None:
-            yield from connections.s3.stream(found)
-        else:
-            yield body
 
 
 def _write(connections: Connections, job: Job, key: str, chunks: Iterable[bytes]) -> S3Uri:
@@ -185,9 +173,11 @@ def _write(connections: Connections, job: Job, key: str, chunks: Iterable[bytes]
     return uri
 
 
-def _write_report(connections: Connections, job: Job) -> None:
+def _write_report(connections: Connections, job: Job, features: int | None) -> None:
     """Write the report of a job that is about to be completed."""
     status = connections.records.status(job.job_id)
-    ended = replace(status, state=JobState.COMPLETED, finished=connections.records.now())
+    ended = replace(status, state=JobState.COMPLETED, finished=connections.records.now(), merged=features)
     report = report_of(ended, str(connections.input_uri(job.result_key)))
+    if job.images:
+        report |= report_images(connections, job)
     _write(connections, job, job.report_key, report_lines(report, read_failures(connections, job)))

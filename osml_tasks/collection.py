@@ -271,11 +271,12 @@ class _Collector:
 
     def _learn_pace(self, arrivals: Arrivals) -> None:
         """Note how long this shard took, unless failures made it last."""
-        if any(record.attempt > 1 or record.invoked_at is None for record in self._records.values()):
+        asked = [record for record in self._records.values() if not record.skipped]
+        if not asked or any(record.attempt > 1 or record.invoked_at is None for record in asked):
             return
-        if len(arrivals.outputs) < self._shard.tiles:
+        if len(arrivals.outputs) < len(asked):
             return
-        invoked = max(record.invoked_at or 0.0 for record in self._records.values())
+        invoked = max(record.invoked_at or 0.0 for record in asked)
         # A listing says in which second that was.
         done = max(output.last_modified.timestamp() for output in arrivals.outputs.values()) + 0.5
         self._connections.paces.learn(self._job.endpoint, max(0.0, min(done, self._now) - invoked))
@@ -331,7 +332,7 @@ class _Collector:
         """The payloads that are not needed any more: a retry needs those that only S3 has."""
         staged = f"{self._connections.input_uri(self._job.prefix)}"
         for tile in tiles:
-            if tile.location.startswith(staged):
+            if tile.window is None and tile.location.startswith(staged):
                 if tile.index not in failed:
                     yield S3Uri.parse(tile.location).key
             elif self._records[tile.index].uploaded:

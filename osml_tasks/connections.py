@@ -17,6 +17,7 @@ from osml_tasks.claims import Claims
 from osml_tasks.cleanup import ResourceManager
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import MessageRefusedError, NotAllowedError
+from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import check_planned, log_refused, parked_message
@@ -58,6 +59,7 @@ class Connections:
     capacity: Capacity
     paces: Paces
     resources: ResourceManager
+    image_tiles: ImageTiles
     pool: ThreadPoolExecutor
     stop: Stop = field(default_factory=Stop)
 
@@ -181,5 +183,6 @@ def connect(
         capacity=Capacity(redis),
         paces=Paces(redis),
         resources=ResourceManager(config, s3, RedisLedger(redis)),
+        image_tiles=ImageTiles(config, s3, session),
         pool=ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="osml-call"),
     )

@@ -7,7 +7,7 @@ Whatever else a model puts into ``properties`` passes through untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -110,21 +110,36 @@ def _check_depth(feature: Feature) -> None:
         raise ValueError("is nested more than 250 levels deep") from None
 
 
-def add_provenance(features: Iterable[Feature], *, job_id: str, tile: str, inferred: datetime) -> None:
-    """Say in each feature which job and tile it came from, and when the model answered.
+def source_of(tile: str) -> dict[str, Any]:
+    """What there is to say of a tile that goes as it is: its name, and the format that this tells of."""
+    source = {"location": tile}
+    if image_format := _FORMATS.get(PurePosixPath(tile).suffix.lower()):
+        source["format"] = image_format
+    return source
+
+
+def add_provenance(
+    features: Iterable[Feature],
+    *,
+    job_id: str,
+    source: Mapping[str, Any],
+    inferred: datetime,
+    properties: Mapping[str, Any] | None = None,
+) -> None:
+    """Say in each feature which job and source it came from, and when the model answered.
 
     A ``sourceMetadata`` that the model gave itself is kept in front.
+
+    :param properties: what the caller wants every feature to have; a model's of the same names give way.
     """
     inference = {"jobId": job_id, "inferenceDT": timestamp(inferred)}
-    source: dict[str, str] = {"location": tile}
-    image_format = _FORMATS.get(PurePosixPath(tile).suffix.lower())
-    if image_format:
-        source["format"] = image_format
+    extra = dict(properties or {})
     for feature in features:
-        properties = feature["properties"]
-        properties["inferenceMetadata"] = inference
-        given = properties.get("sourceMetadata", [])
-        properties["sourceMetadata"] = [*(given if isinstance(given, list) else [given]), source]
+        said = feature["properties"]
+        said |= extra
+        said["inferenceMetadata"] = inference
+        given = said.get("sourceMetadata", [])
+        said["sourceMetadata"] = [*(given if isinstance(given, list) else [given]), source]
 
 
 def to_lines(features: Iterable[Feature]) -> bytes:

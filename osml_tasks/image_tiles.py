@@ -6,15 +6,19 @@ Nothing here is loaded before the first job that has images.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from osml_tasks.allowed_tiles import allowed_tile
 from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.endpoint import content_type
+from osml_tasks.errors import NotAllowedError
 from osml_tasks.features import Feature, add_provenance
+from osml_tasks.imagery.room import Room
+from osml_tasks.imagery.window import Window
 from osml_tasks.jobs import Job
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.tile import Tile
@@ -23,10 +27,17 @@ if TYPE_CHECKING:
     import boto3
 
     from osml_tasks.imagery.datasets import Datasets
+    from osml_tasks.imagery.georeference import Transformer
+    from osml_tasks.imagery.image import Image
     from osml_tasks.imagery.image_job import ImageJob
-    from osml_tasks.imagery.place import Placement
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 _JOBS_KEPT = 8
+_TRANSFORMERS_KEPT = 64
+_PIXEL_BYTES = 192 * 1024 * 1024
+_BYTES_A_SAMPLE = 8  # of pixels as read, converted and encoded, all of which are there at a time
 
 
 class ImageTiles:
@@ -37,7 +48,9 @@ class ImageTiles:
         self._s3 = s3
         self._session = session
         self._jobs: OrderedDict[str, ImageJob] = OrderedDict()
+        self._transformers: OrderedDict[tuple[str, int], Transformer] = OrderedDict()
         self._lock = Lock()
+        self._room = Room(_PIXEL_BYTES)
 
     @cached_property
     def datasets(self) -> Datasets:
@@ -58,7 +71,71 @@ class ImageTiles:
             if job.job_id not in self._jobs:
                 text = self._s3.get(S3Uri(self._config.input_bucket, job.images_key))
                 self._jobs[job.job_id] = ImageJob.from_json(text)
-            self._jobs.move_to_end(job.job_id)
-            while len(self._jobs) > _JOBS_KEPT:
-                self._jobs.popitem(last=False)
-            return self._jobs[job.job_id]
+            return _latest(self._jobs, job.job_id, _JOBS_KEPT)
+
+    def cut(self, job: Job, tile: Tile) -> bytes | None:
+        """The payload of a tile, or None where its image has no data there.
+
+        :raises ImageReadError: the image cannot be read.
+        :raises NotAllowedError: this worker may not read it.
+        """
+        from osml_tasks.imagery.cut import cut_tile
+
+        known = self.of(job)
+        window, image = _window_of(tile), known.images[tile.image]
+        size = window.width * window.height * len(image.taken) * _BYTES_A_SAMPLE
+        with self._room.take(size), self.datasets.open(tile.location) as dataset:
+            return cut_tile(dataset, image, window, known.cutting)
+
+    def content_type(self, job: Job, tile: Tile) -> str:
+        """The media type of a tile's payload."""
+        return content_type(tile.name if tile.window is None else f"tile{self.of(job).cutting.tile_format.suffix}")
+
+    def place(self, job: Job, tile: Tile, features: list[Feature], inferred: datetime) -> list[Feature]:
+        """Put what was found in a tile on its image and on the globe; leaves out what scores too low.
+
+        :param inferred: when the model answered.
+        """
+        from osml_tasks.imagery.classes import top_class
+        from osml_tasks.imagery.place import place
+
+        known = self.of(job)
+        window, image = _window_of(tile), known.images[tile.image]
+        if threshold := known.merging.score_threshold:
+            features = [one for one in features if top_class(one["properties"])[1] >= threshold]
+        with self._environment(image):
+            place(features, window, self._transformer(job, tile.image, image))
+        source = image.source | {"tileBBox": list(window.box)}
+        add_provenance(features, job_id=job.job_id, source=source, inferred=inferred, properties=known.properties)
+        return features
+
+    def _environment(self, image: Image) -> AbstractContextManager[object]:
+        """What GDAL needs to read the height model, where there is one."""
+        dem = image.georeference.dem if image.georeference else None
+        if dem is None:
+            return nullcontext()
+        allowed_tile(dem, self._config)
+        return self.datasets.environment(dem)
+
+    def _transformer(self, job: Job, number: int, image: Image) -> Transformer | None:
+        if image.georeference is None:
+            return None
+        key = (job.job_id, number)
+        with self._lock:
+            if key not in self._transformers:
+                self._transformers[key] = image.georeference.transformer()
+            return _latest(self._transformers, key, _TRANSFORMERS_KEPT)
+
+
+def _latest(kept: OrderedDict[Key, Value], key: Key, most: int) -> Value:
+    """A value that is used now; what has not been for longest goes."""
+    kept.move_to_end(key)
+    while len(kept) > most:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def _window_of(tile: Tile) -> Window:
+    if tile.window is None:
+        raise NotAllowedError(f"tile {tile.name} is no window of an image")
+    return tile.window

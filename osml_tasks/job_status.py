@@ -19,6 +19,7 @@ class JobStatus:
     :ivar error: why the job failed, if it did.
     :ivar misconfigured: whether a setting, rather than the course of events, made it fail.
     :ivar fetched: whether its result has been taken away.
+    :ivar merged: how many features its result has, where tiles overlap and some were seen twice; None else.
     """
 
     job: Job
@@ -29,6 +30,12 @@ class JobStatus:
     error: str | None
     misconfigured: bool
     fetched: bool
+    merged: int | None = None
+
+    @property
+    def features(self) -> int:
+        """How many features the result has; before there is one, how many have been found."""
+        return self.progress.features if self.merged is None else self.merged
 
     @property
     def is_unfinished_retry(self) -> bool:
@@ -47,6 +54,7 @@ def read_status(fields: Mapping[bytes, bytes], shards: Iterable[bytes]) -> JobSt
         error=fields[b"error"].decode() if b"error" in fields else None,
         misconfigured=fields.get(b"misconfigured") == b"1",
         fetched=fields.get(b"fetched") == b"1",
+        merged=int(fields[b"features"]) if b"features" in fields else None,
     )
 
 

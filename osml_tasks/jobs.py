@@ -262,6 +262,10 @@ class Job:
         """The object that holds a whole image, where it has to be uploaded."""
         return f"{self.prefix}images/{image:05d}{suffix(name)}"
 
+    def dem_key(self, name: str) -> str:
+        """The object that holds the height model, where it has to be uploaded."""
+        return f"{self.prefix}images/dem{suffix(name)}"
+
     def part_key(self, shard: int) -> str:
         """The features of one finished shard."""
         return f"{self.prefix}parts/{shard:05d}.geojsonl"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
-from osml_tasks.features import Feature, add_provenance, check_size, parse, to_lines
+from osml_tasks.features import Feature, add_provenance, check_size, parse, source_of, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard
 from osml_tasks.large_output import parse_in_turns
 from osml_tasks.ledger import Outcome, ResourceType
@@ -18,6 +19,7 @@ from osml_tasks.s3 import S3Object, S3Uri
 from osml_tasks.tile import Tile
 
 _READ_AHEAD_BYTES = 8 * 1024 * 1024
+_PARTS_AHEAD = 4
 
 
 def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
@@ -25,6 +27,19 @@ def parts_there(connections: Connections, job: Job) -> dict[int, S3Object]:
     found = {one.uri.key: one for one in connections.s3.list(connections.input_uri(f"{job.prefix}parts/"))}
     keys = {shard: job.part_key(shard) for shard in range(job.shards)}
     return {shard: found[key] for shard, key in keys.items() if key in found}
+
+
+def read_parts(connections: Connections, objects: list[S3Object]) -> Iterator[bytes]:
+    """The contents of objects one after the other: small ones fetched ahead, large ones in pieces."""
+
+    def read(found: S3Object) -> bytes | None:
+        return connections.s3.get(found) if found.size <= _READ_AHEAD_BYTES else None
+
+    for found, body in zip(objects, connections.overlap(read, objects, _PARTS_AHEAD), strict=True):
+        if body is None:
+            yield from connections.s3.stream(found)
+        else:
+            yield body
 
 
 def count_part(connections: Connections, job: Job, shard: Shard) -> Progress:
@@ -52,6 +67,13 @@ def read_failures(connections: Connections, job: Job) -> Iterator[TileFailure]:
     keys = [job.failures_key(shard) for shard in _shards_with_failures(connections, job)]
     for text in connections.overlap(connections.s3.get, map(connections.input_uri, keys)):
         yield from map(TileFailure.from_json, text.splitlines())
+
+
+def skipped_tiles(connections: Connections, job: Job) -> Counter[int]:
+    """How many tiles of each image of a job had nothing in them, by the image's number."""
+    listed = [found.uri for found in connections.s3.list(connections.input_uri(f"{job.prefix}skipped/"))]
+    texts = connections.overlap(connections.s3.get, listed)
+    return Counter(Tile.from_json(line).image for text in texts for line in text.splitlines())
 
 
 def failed_tiles(connections: Connections, job: Job) -> dict[int, int]:
@@ -90,6 +112,7 @@ class PartWriter:
         self._shard = shard
         self._metrics = metrics
         self._failures: list[TileFailure] = []
+        self._skipped: list[Tile] = []
         self._features = 0
 
     def write(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Progress:
@@ -102,8 +125,10 @@ class PartWriter:
             for lines in self._lines(tiles, arrivals, records):
                 part.write(lines)
             self._write_failures(records)
+            self._write_skipped()
         failed = len(self.failed)
-        self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, 2 if failed else 1)
+        objects = 1 + bool(failed) + bool(self._skipped)
+        self._connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, objects)
         return Progress(self._shard.tiles, self._shard.tiles - failed, failed, self._features, 1)
 
     @property
@@ -115,6 +140,9 @@ class PartWriter:
         for tile in tiles:
             if tile.index not in arrivals.outputs:
                 record = records[tile.index]
+                if record.skipped:
+                    self._skipped.append(tile)
+                    continue
                 reason = record.reason or Reason.INPUT
                 self._failures.append(TileFailure(tile.index, tile.name, reason, record.error, record.attempt))
 
@@ -136,9 +164,16 @@ class PartWriter:
             if body is None:
                 # It is large, and the sweep would take the shard for lost.
                 self._connections.records.touch(self._job.job_id)
-            add_provenance(features, job_id=self._job.job_id, tile=tile.name, inferred=output.last_modified)
-            self._features += len(features)
-            yield to_lines(features)
+            told = self._with_provenance(tile, output, features)
+            self._features += len(told)
+            yield to_lines(told)
+
+    def _with_provenance(self, tile: Tile, output: S3Object, features: list[Feature]) -> list[Feature]:
+        if tile.window is not None:
+            return self._connections.image_tiles.place(self._job, tile, features, output.last_modified)
+        source = source_of(tile.name)
+        add_provenance(features, job_id=self._job.job_id, source=source, inferred=output.last_modified)
+        return features
 
     def _parse(self, output: S3Object, body: bytes | None) -> Iterator[list[Feature]]:
         check_size(output.size, self._connections.config.max_output_bytes)
@@ -166,6 +201,11 @@ class PartWriter:
         elif any(record.given_up for record in records.values()):
             # All of them answered late, after a poll that died may have written them down as failed.
             self._connections.s3.delete([uri])
+
+    def _write_skipped(self) -> None:
+        if self._skipped:
+            lines = b"".join(tile.to_json() for tile in self._skipped)
+            self._connections.s3.put(self._uri(self._job.skipped_key(self._shard.shard)), lines)
 
     def _uri(self, key: str) -> S3Uri:
         return self._connections.input_uri(key)

@@ -43,6 +43,7 @@ class TileRecord:
     :ivar error: the same in words.
     :ivar given_up: whether it is not tried again.
     :ivar uploaded: whether a worker put its payload into S3.
+    :ivar skipped: whether there is nothing in it that a model could look at; it counts as succeeded.
     """
 
     attempt: int = 1
@@ -54,11 +55,12 @@ class TileRecord:
     error: str = ""
     given_up: bool = False
     uploaded: bool = False
+    skipped: bool = False
 
     def to_json(self) -> bytes:
         """The record as it is kept: short, for there is one a tile."""
         values = [self.attempt, self.invoked_at, self.due, self.output, self.failure, self.reason, self.error]
-        return orjson.dumps([*values, int(self.given_up) + 2 * int(self.uploaded)])
+        return orjson.dumps([*values, self.given_up + 2 * self.uploaded + 4 * self.skipped])
 
     @classmethod
     def from_json(cls, text: bytes) -> TileRecord:
@@ -74,12 +76,18 @@ class TileRecord:
             error=error,
             given_up=bool(flags & 1),
             uploaded=bool(flags & 2),
+            skipped=bool(flags & 4),
         )
 
     @property
     def in_flight(self) -> bool:
         """Whether the endpoint has accepted it and it has not been given up."""
         return self.invoked_at is not None and not self.given_up
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be invoked, now or later."""
+        return self.invoked_at is None and not self.given_up and not self.skipped
 
     def deadline(self, options: JobOptions) -> float:
         """When nothing more is expected of its invocation (s since the epoch)."""
@@ -108,7 +116,7 @@ def standing(
     now: float,
 ) -> Standing:
     """Judge one tile by its record and by what a listing showed. An output beats everything else."""
-    if output_arrived:
+    if output_arrived or (record is not None and record.skipped):
         return Standing.SUCCEEDED
     if record is None:
         return Standing.WAITING
@@ -222,10 +230,7 @@ def next_poll(options: JobOptions, idle: int, deadlines: Iterable[float], now: f
 
 def due_again(records: Mapping[int, TileRecord]) -> float | None:
     """When the first waiting tile is due (s since the epoch), or None if none waits."""
-    return min(
-        (record.due for record in records.values() if record.invoked_at is None and not record.given_up),
-        default=None,
-    )
+    return min((record.due for record in records.values() if record.waits), default=None)
 
 
 class AsyncInferencePoller:

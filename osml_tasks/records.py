@@ -200,12 +200,14 @@ class JobRecords:
             self._redis.expire(key, RECORD_SECONDS)
         return reopened
 
-    def mark_assembled(self, job_id: str, rounds: int) -> bool:
+    def mark_assembled(self, job_id: str, rounds: int, features: int | None = None) -> bool:
         """Note that result and report of so many rounds are written: the parts are not needed any more.
 
+        :param features: how many the result has, where these are less than its tiles have given.
         :return: whether the job was waiting for that.
         """
-        marked = self._transitions.write(_JOB + job_id, {"assembled": "1"}, rounds=rounds)
+        fields = {"assembled": "1"} | ({} if features is None else {"features": str(features)})
+        marked = self._transitions.write(_JOB + job_id, fields, rounds=rounds)
         self._redis.expire(_JOB + job_id, RECORD_SECONDS)
         return marked
 

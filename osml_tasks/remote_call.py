@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from osml_tasks.accounts import session_of
+from osml_tasks.allowed_tiles import lies_under, readable_tile
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id
@@ -24,7 +25,6 @@ from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import SourceTile, find_tiles
-from osml_tasks.allowed_tiles import lies_under, readable_tile
 from osml_tasks.submission import CLAIM_SECONDS
 
 MOST_FAILURES = 1000

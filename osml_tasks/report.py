@@ -58,7 +58,7 @@ def report_of(status: JobStatus, result: str | None) -> dict[str, Any]:
         "tiles": status.job.tiles,
         "succeeded": progress.succeeded,
         "failed": progress.failed,
-        "features": progress.features,
+        "features": status.features,
         "started": _moment(status.started),
         "finished": _moment(status.finished),
         "result": result,

@@ -19,7 +19,7 @@ from osml_tasks.errors import (
     ThrottledError,
     UnparsableOutputError,
 )
-from osml_tasks.features import add_provenance
+from osml_tasks.features import add_provenance, source_of
 from osml_tasks.jobs import Reason
 from osml_tasks.metrics import MetricsSink
 from osml_tasks.report import TileFailure
@@ -61,7 +61,7 @@ def one_after_the_other(
         except (ExtensionRuntimeError, SourceError) as error:
             outcome.failures.append(failure(tile.name, error, detector.config.max_retries))
         else:
-            add_provenance(features, job_id=detector.id, tile=tile.name, inferred=datetime.now(UTC))
+            add_provenance(features, job_id=detector.id, source=source_of(tile.name), inferred=datetime.now(UTC))
             outcome.features.extend(features)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from osml_tasks.endpoint import MAX_INPUT_BYTES
 from osml_tasks.errors import ExtensionConfigurationError, SourceError
+from osml_tasks.imagery.window import Window
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class SourceTile:
     :ivar uri: the S3 object, or None.
     :ivar size: bytes; 0 where nobody has asked.
     :ivar body: the tile itself, or None.
+    :ivar window: what it is of the image at its path or URI; None where that is the tile.
+    :ivar image: the number of that image in its job.
     """
 
     name: str
@@ -38,6 +41,8 @@ class SourceTile:
     uri: S3Uri | None
     size: int
     body: bytes | None = None
+    window: Window | None = None
+    image: int = 0
 
 
 def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) -> list[SourceTile]:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from osml_tasks.allowed_tiles import invocable_tile, readable_tile
+from osml_tasks.allowed_tiles import allowed_tile
 from osml_tasks.connections import Connections, call_off
-from osml_tasks.endpoint import Accepted, Invocation, check_answer, content_type, queue_limits
+from osml_tasks.endpoint import Accepted, Invocation, check_answer, queue_limits
 from osml_tasks.errors import (
     ClockSkewError,
     ExtensionRuntimeError,
+    ImageReadError,
     MessageRefusedError,
     NotAllowedError,
     RejectedError,
@@ -32,7 +32,7 @@ from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
 from osml_tasks.pace import first_look
-from osml_tasks.payload import PayloadSender
+from osml_tasks.payload import Payload, PayloadSender
 from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, longest_wait, try_again
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
@@ -168,8 +168,10 @@ class _Submitter:
         records = [self._records[tile.index] for tile in tiles]
         invoked = sum(record.invoked_at is not None for record in records)
         refused = sum(record.given_up for record in records)
-        waiting = len(tiles) - invoked - refused
+        skipped = sum(record.skipped for record in records)
+        waiting = len(tiles) - invoked - refused - skipped
         counts = {"tiles": len(tiles), "invoked": invoked, "refused": refused, "waiting": waiting}
+        counts |= {"skipped": skipped} if self._job.images else {}
         log_step(logger, step, **self._shard.ids, **counts, seconds=seconds)
 
     def _count(self) -> None:
@@ -207,18 +209,22 @@ class _Submitter:
         record = self._record(tile)
         try:
             payload, upload_to = self._payload(tile), self._payload_uri(tile)
+            if payload is None:
+                return replace(record, skipped=True)
             return self._sender.send(self._invocation(tile, record.attempt), payload, upload_to)
         except ThrottledError as error:
             self._metrics.count(Metric.THROTTLED_COUNT)
             return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
+        except ImageReadError as error:
+            return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
         except (RejectedError, NotAllowedError, SourceError) as error:
             return give_up(record, Reason.INPUT, str(error))
 
-    def _payload(self, tile: Tile) -> Path | S3Uri:
-        """Where the payload is now: a file that this worker may read, or an object."""
-        if tile.location.startswith("s3://"):
-            return invocable_tile(tile.location, self._connections.config)
-        return readable_tile(tile.location, self._connections.config)
+    def _payload(self, tile: Tile) -> Payload | None:
+        """A file that this worker may read, an object, or what is cut from an image: None if that is nothing."""
+        if tile.window is not None:
+            return self._connections.image_tiles.cut(self._job, tile)
+        return allowed_tile(tile.location, self._connections.config)
 
     def _payload_uri(self, tile: Tile) -> S3Uri:
         return self._connections.input_uri(self._job.payload_key(self._shard.shard, tile.index, tile.name))
@@ -241,7 +247,7 @@ class _Submitter:
             inference_id=self._job.inference_id(tile.index, attempt),
             path_extension=self._shard.name,
             filename=output_filename(tile.index, attempt),
-            content_type=content_type(tile.name),
+            content_type=self._connections.image_tiles.content_type(self._job, tile),
             ttl=ttl,
             timeout=timeout,
         )
@@ -286,7 +292,9 @@ class _Submitter:
         self._news = {}
         self._written = self._now()
         self._connections.claims.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
-        invoked = sum(record.invoked_at is not None or record.attempt > 1 for record in self._records.values())
+        invoked = sum(
+            record.invoked_at is not None or record.attempt > 1 or record.skipped for record in self._records.values()
+        )
         before = records.progress(self._shard)
         records.set_progress(self._shard, replace(before, invoked=max(invoked, before.invoked)))
 
@@ -300,7 +308,7 @@ def server_clock(start: float) -> Callable[[], float]:
 def _is_due(record: TileRecord | None, now: float) -> bool:
     if record is None:
         return True
-    return record.invoked_at is None and not record.given_up and record.due <= now
+    return record.waits and record.due <= now
 
 
 def _root(uri: S3Uri | None, tail: str) -> str | None:

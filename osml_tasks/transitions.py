@@ -42,7 +42,7 @@ local state, finished, removed, job = unpack(redis.call('HMGET', KEYS[1], 'state
 if not finished or removed then return 0 end
 local grown = #cjson.decode(ARGV[1]).rounds - #cjson.decode(job).rounds
 if grown ~= (state == 'completed' and 1 or 0) then return 0 end
-redis.call('HDEL', KEYS[1], 'ended', 'finished', 'assembled', 'fetched', 'error', 'misconfigured')
+redis.call('HDEL', KEYS[1], 'ended', 'finished', 'assembled', 'fetched', 'error', 'misconfigured', 'features')
 redis.call('HSET', KEYS[1], 'job', ARGV[1], 'state', ARGV[2])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1

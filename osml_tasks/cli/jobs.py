@@ -44,7 +44,7 @@ def _print_table(jobs: list[JobStatus]) -> None:
         table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
     for status in jobs:
         progress = status.progress
-        counts = (status.job.tiles, progress.succeeded, progress.failed, progress.features)
+        counts = (status.job.tiles, progress.succeeded, progress.failed, status.features)
         created = datetime.fromtimestamp(status.job.created, UTC)
         table.add_row(
             status.job.job_id,

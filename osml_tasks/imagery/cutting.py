@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from osml_tasks.errors import ExtensionConfigurationError
 
@@ -75,6 +74,11 @@ class Cutting:
     stretch: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        # A frozen dataclass has no other way to take words, and JSON's lists, for what they name.
+        for name, kind in (("tile_format", TileFormat), ("compression", Compression)):
+            object.__setattr__(self, name, _named(kind, name, getattr(self, name)))
+        object.__setattr__(self, "bands", tuple(self.bands))
+        object.__setattr__(self, "stretch", self.stretch and tuple(self.stretch))
         if self.tile_size < 1:
             raise ExtensionConfigurationError(f"a tile of {self.tile_size} px is none: set --tile-size to 1 at least")
         if not 0 <= self.overlap < self.tile_size:
@@ -102,19 +106,11 @@ class Cutting:
         """``compression``, or the format's default."""
         return self.compression or COMPRESSIONS[self.tile_format][0]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Cutting:
-        """Read it back."""
-        compression, stretch = values["compression"], values["stretch"]
-        return cls(
-            tile_size=values["tile_size"],
-            overlap=values["overlap"],
-            tile_format=TileFormat(values["tile_format"]),
-            compression=Compression(compression) if compression else None,
-            bands=tuple(values["bands"]),
-            stretch=(stretch[0], stretch[1]) if stretch else None,
-        )
+def _named(kind: type[StrEnum], option: str, value: str | None) -> StrEnum | None:
+    if value is None:
+        return None
+    try:
+        return kind(value.upper())
+    except ValueError:
+        raise ExtensionConfigurationError(f"{option} is {value!r}: give one of {', '.join(kind)}") from None

@@ -29,6 +29,7 @@ class Image:
     :ivar levels: for each of these, what becomes 0 and what 255; None where pixels stay as they are.
     :ivar crs: for people: ``EPSG:n``, or WKT; None without.
     :ivar georeference: where on the globe its pixels are; None where nobody knows.
+    :ivar tiles: how many are cut from it.
     """
 
     name: str
@@ -41,6 +42,13 @@ class Image:
     levels: tuple[Levels, ...] | None
     crs: str | None
     georeference: Georeference | None
+    tiles: int = 0
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the ``sourceMetadata`` of its features says of it, and of what was done to its pixels."""
+        known = {"location": self.name, "format": self.format}
+        return known | ({"conversion": self.conversion} if self.conversion else {})
 
     @property
     def conversion(self) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ class ImageJob:
         """The same as it is kept."""
         values = {
             "images": [image.to_dict() for image in self.images],
-            "cutting": self.cutting.to_dict(),
+            "cutting": asdict(self.cutting),
             "merging": asdict(self.merging),
             "properties": dict(self.properties),
         }
@@ -46,8 +46,8 @@ class ImageJob:
             values = orjson.loads(text)
             return cls(
                 images=tuple(map(Image.from_dict, values["images"])),
-                cutting=Cutting.from_dict(values["cutting"]),
-                merging=MergeOptions.from_dict(values["merging"]),
+                cutting=Cutting(**values["cutting"]),
+                merging=MergeOptions(**values["merging"]),
                 properties=dict(values["properties"]),
             )
         except (ValueError, KeyError, TypeError) as error:

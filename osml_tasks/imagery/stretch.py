@@ -48,4 +48,5 @@ def stretch(pixels: Pixels, levels: Sequence[Levels]) -> Pixels:
     """
     low, high = (np.array(ends, dtype=np.float32)[:, None, None] for ends in zip(*levels, strict=True))
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
-    return np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+    levelled: Pixels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+    return levelled

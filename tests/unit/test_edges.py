@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError, UnparsableOutputError
-from osml_tasks.features import add_provenance, join_lines, parse, to_lines
+from osml_tasks.features import add_provenance, join_lines, parse, source_of, to_lines
 from osml_tasks.jobs import Job, JobOptions, JobState, Round, Shard, failure_filename, output_filename
 from osml_tasks.polling import backoff, failure_reason, next_poll
 from osml_tasks.tile import Tile
@@ -229,7 +229,7 @@ def test_what_was_parsed_can_be_written_down(depth: int) -> None:
         features = parse(output % nested(depth))
     except UnparsableOutputError:
         return
-    add_provenance(features, job_id="job-1", tile="a.png", inferred=datetime(2026, 1, 1, tzinfo=UTC))
+    add_provenance(features, job_id="job-1", source=source_of("a.png"), inferred=datetime(2026, 1, 1, tzinfo=UTC))
     assert orjson.loads(to_lines(features)) == features[0]
 
 
@@ -240,7 +240,7 @@ def test_what_was_parsed_can_be_written_down(depth: int) -> None:
 )
 def test_what_a_model_says_of_its_sources_is_not_lost(given: object) -> None:
     feature = {"type": "Feature", "geometry": None, "properties": {"sourceMetadata": given, "score": 0.5}}
-    add_provenance([feature], job_id="job-1", tile="a.png", inferred=datetime(2026, 1, 1, tzinfo=UTC))
+    add_provenance([feature], job_id="job-1", source=source_of("a.png"), inferred=datetime(2026, 1, 1, tzinfo=UTC))
     assert b"orbit" in to_lines([feature])
     assert b'{"location":"a.png","format":"PNG"}' in to_lines([feature])
 

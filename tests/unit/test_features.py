@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osml_tasks.errors import UnparsableOutputError
-from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, add_provenance, join_lines, parse, to_lines
+from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, add_provenance, join_lines, parse, source_of, to_lines
 from osml_tasks.jobs import Reason
 from osml_tasks.report import TileFailure, report_lines
 
@@ -83,7 +83,7 @@ def test_missing_members_are_filled_in_and_others_pass_through() -> None:
 def test_provenance_is_added_behind_what_the_model_said() -> None:
     features = parse(collection({"type": "Feature", "properties": {"sourceMetadata": [{"location": "orbit"}]}}))
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    add_provenance(features, job_id="job", tile="dir/a.TIF", inferred=moment)
+    add_provenance(features, job_id="job", source=source_of("dir/a.TIF"), inferred=moment)
     assert features[0]["properties"] == {
         "inferenceMetadata": {"jobId": "job", "inferenceDT": "2026-01-02T03:04:05Z"},
         "sourceMetadata": [{"location": "orbit"}, {"location": "dir/a.TIF", "format": "GTIFF"}],

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osml_tasks.errors import UnparsableOutputError
-from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, add_provenance, join_lines, parse, to_lines
+from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, add_provenance, join_lines, parse, source_of, to_lines
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FAST = settings(deadline=None, max_examples=150, derandomize=True)
@@ -93,7 +93,7 @@ def strictly(text: bytes) -> Any:
 def result_of(body: bytes) -> list[dict[str, Any]]:
     """The features as a reader of the result finds them."""
     features = parse(body)
-    add_provenance(features, job_id="job", tile="a.png", inferred=MOMENT)
+    add_provenance(features, job_id="job", source=source_of("a.png"), inferred=MOMENT)
     lines = to_lines(features)
     assert lines.count(b"\n") == len(features)
     collection = strictly(COLLECTION_HEAD + b"".join(join_lines([lines])) + COLLECTION_TAIL)

@@ -1,0 +1,93 @@
+"""Whether sources are images to be cut, and their plan if they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, SourceError
+from osml_tasks.imagery.cutting import DEFAULT_TILE_SIZE
+from osml_tasks.imagery.options import ImageOptions
+from osml_tasks.sources import Source, SourceTile
+
+if TYPE_CHECKING:
+    import boto3
+
+    from osml_tasks.imagery.datasets import Datasets
+    from osml_tasks.imagery.plan import ImagePlan
+
+MISSING = "images are read by rasterio, which is not here: pip install 'osml-tasks[imagery]'"
+
+# What tiles are rarely, and images mostly.
+_ENDINGS = (".tif", ".tiff", ".ntf", ".nitf", ".jp2", ".vrt")
+
+
+def plan_sources(
+    sources: Sequence[Source],
+    tiles: Sequence[SourceTile],
+    options: ImageOptions | None,
+    open_datasets: Callable[[], Datasets],
+    *,
+    cut: bool | None = None,
+    stage: bool = True,
+) -> ImagePlan | None:
+    """The plan of a job over images, or None where each source is a tile.
+
+    :param tiles: what was found of the sources.
+    :param options: what is asked for with images; None: nothing.
+    :param cut: whether the sources are images; None: they are if anything is asked for with images, or if each
+        is a file or object by itself, of a format that images have, and wider or higher than a tile of 1024 px.
+    :param stage: whether local files are copied to S3.
+    :raises SourceError: an image cannot be cut as asked.
+    :raises ExtensionConfigurationError: options of images are given with ``cut=False``, or rasterio is missing.
+    """
+    if cut is False:
+        if options is not None:
+            raise ExtensionConfigurationError("nothing is cut, yet options of images are given: leave one of them out")
+        return None
+    if cut is None and options is None and not _named_one_by_one(sources, tiles):
+        return None
+    try:
+        from osml_tasks.imagery.plan import plan_images
+    except ModuleNotFoundError as error:
+        if cut is None and options is None:
+            return None
+        raise ExtensionConfigurationError(MISSING) from error
+    datasets = open_datasets()
+    if cut is None and options is None and not all(_is_large(tile, datasets) for tile in tiles):
+        return None
+    plan = plan_images(tiles, options or ImageOptions(), datasets)
+    if stage:
+        _check_stageable(plan)
+    return plan
+
+
+def client_datasets(session: boto3.Session) -> Datasets:
+    """What a client opens images with, to learn all that there is to know of them."""
+    from osml_tasks.imagery.datasets import Datasets
+
+    return Datasets(session, sidecars=True)
+
+
+def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) -> bool:
+    """Whether every source is a file or object of a format that images have, and nothing that was searched."""
+    names = [os.fsdecode(source) for source in sources if isinstance(source, str | os.PathLike)]
+    return names == [tile.name for tile in tiles] and all(name.lower().endswith(_ENDINGS) for name in names)
+
+
+def _is_large(tile: SourceTile, datasets: Datasets) -> bool:
+    try:
+        with datasets.open(tile.path or str(tile.uri)) as dataset:
+            return bool(max(dataset.width, dataset.height) > DEFAULT_TILE_SIZE)
+    except ExtensionError:
+        return False
+
+
+def _check_stageable(plan: ImagePlan) -> None:
+    for image, source in zip(plan.job.images, plan.sources, strict=True):
+        if image.format == "VRT" and source.path is not None:
+            raise SourceError(
+                f"image {image.name!r} refers to other files, which a copy in S3 would not have: "
+                "add --no-stage if workers can read them, or name what is in S3"
+            )
