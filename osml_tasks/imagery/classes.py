@@ -19,45 +19,49 @@ def top_class(properties: dict[str, Any]) -> tuple[str, float]:
     :param properties: of a feature, as ``orjson`` reads them.
     :returns: ``("", 1.0)`` where there is no class; the score is 1.0 where it has none.
     """
-    found = _listed(properties.get("featureClasses")) or _mapped(properties.get("feature_types"))
-    return max(found, key=_score_of, default=("", UNSCORED))
+    best, highest = None, UNSCORED
+    for one in _listed(properties.get("featureClasses")):
+        score = _score(one.get("score"))
+        if best is None or score > highest:
+            best, highest = one["iri"], score
+    if best is None:
+        for name, given in _mapped(properties.get("feature_types")).items():
+            score = _score(given)
+            if best is None or score > highest:
+                best, highest = name, score
+    return best or "", highest
 
 
 def with_top_score(properties: dict[str, Any], score: float) -> dict[str, Any]:
-    """The properties with another score for :func:`top_class`; unchanged where there is no class to have one."""
-    name, before = top_class(properties)
-    classes: Any = properties.get("featureClasses")
+    """The properties with a lower score for :func:`top_class`, and all others lowered in proportion.
+
+    So the best class stays the best. Nothing changes where there is none.
+    """
+    _, highest = top_class(properties)
+
+    def lowered(given: Any) -> float:
+        return min(score, _score(given) * (score / highest)) if highest else score
+
+    classes = properties.get("featureClasses")
     if _listed(classes):
-        place = _listed_places(classes).index((name, before))
-        return {**properties, "featureClasses": _replaced(classes, place, {**classes[place], "score": score})}
-    if _mapped(properties.get("feature_types")):
-        return {**properties, "feature_types": {**properties["feature_types"], name: score}}
+        entries = [{**one, "score": lowered(one.get("score"))} if _is_class(one) else one for one in classes or ()]
+        return {**properties, "featureClasses": entries}
+    if types := _mapped(properties.get("feature_types")):
+        return {**properties, "feature_types": {name: lowered(given) for name, given in types.items()}}
     return properties
 
 
-def _score_of(found: tuple[str, float]) -> float:
-    return found[1]
+def _listed(classes: Any) -> list[dict[str, Any]]:
+    return [one for one in classes if _is_class(one)] if type(classes) is list else []
 
 
-def _listed(classes: object) -> list[tuple[str, float]]:
-    return [one for one in _listed_places(classes) if one] if isinstance(classes, list) else []
+def _is_class(one: Any) -> bool:
+    return type(one) is dict and type(one.get("iri")) is str
 
 
-def _listed_places(classes: list[Any]) -> list[tuple[str, float] | None]:
-    """For each entry what it says, or None where it is no class."""
-    return [
-        (one["iri"], _score(one.get("score"))) if isinstance(one, dict) and isinstance(one.get("iri"), str) else None
-        for one in classes
-    ]
-
-
-def _mapped(types: object) -> list[tuple[str, float]]:
-    return [(name, _score(score)) for name, score in types.items()] if isinstance(types, dict) else []
+def _mapped(types: Any) -> dict[str, Any]:
+    return types if type(types) is dict else {}
 
 
 def _score(score: Any) -> float:
     return float(score) if is_number(score) else UNSCORED
-
-
-def _replaced(entries: list[Any], place: int, entry: Any) -> list[Any]:
-    return [*entries[:place], entry, *entries[place + 1 :]]
