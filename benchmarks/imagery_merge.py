@@ -1,4 +1,4 @@
-"""What merging costs: 1,000,000 detections, a fifth of them seen by two tiles, from their lines to the lines that stay."""
+"""What merging costs: 1,000,000 detections, a fifth of them a second look, from lines to lines."""
 
 from __future__ import annotations
 

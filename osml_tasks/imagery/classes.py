@@ -40,7 +40,8 @@ def with_top_score(properties: dict[str, Any], score: float) -> dict[str, Any]:
     _, highest = top_class(properties)
 
     def lowered(given: Any) -> float:
-        return min(score, _score(given) * (score / highest)) if highest else score
+        before = _score(given)
+        return score if before == highest else min(score, before * score / highest)
 
     classes = properties.get("featureClasses")
     if _listed(classes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def suppress(held: Held, conflicts: Conflicts) -> Mask:
 
     :returns: which features stay.
     """
-    rank = _rank(held, conflicts)
+    rank = _rank(held, conflicts, (held.cut, -held.scores))
     first_wins = rank[conflicts.first] < rank[conflicts.second]
     better = np.where(first_wins, conflicts.first, conflicts.second)
     lesser = np.where(first_wins, conflicts.second, conflicts.first)
@@ -81,10 +82,10 @@ def _beside(conflicts: Conflicts) -> dict[int, list[tuple[int, float]]]:
     return beside
 
 
-def _rank(held: Held, conflicts: Conflicts) -> Places:
-    """For each feature that has a conflict its place in the order of preference, from 0 for the best."""
+def _rank(held: Held, conflicts: Conflicts, preferred: Sequence[Floats | Mask] = ()) -> Places:
+    """For each feature that has a conflict its place in an order, from 0: by these keys, then by box and tile."""
     places = np.unique(np.concatenate((conflicts.first, conflicts.second)))
-    keys = (held.cut, -held.scores, *held.boxes.T, *held.tiles.T)
+    keys = (*preferred, *held.boxes.T, *held.tiles.T)
     order = np.lexsort([key[places] for key in reversed(keys)])
     rank = np.full(len(held), -1, np.int64)
     rank[places[order]] = np.arange(len(places))

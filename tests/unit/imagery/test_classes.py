@@ -34,14 +34,15 @@ def test_the_best_class_is_the_first_of_the_highest_score(properties: dict[str, 
     [
         (
             {"featureClasses": [None, {"iri": "ship", "score": 0.4}, {"iri": "boat", "score": 0.5, "id": 7}], "a": 1},
-            {"featureClasses": [None, {"iri": "ship", "score": 0.4}, {"iri": "boat", "score": 0.2, "id": 7}], "a": 1},
+            {"featureClasses": [None, {"iri": "ship", "score": 0.2}, {"iri": "boat", "score": 0.25, "id": 7}], "a": 1},
         ),
-        ({"feature_types": {"ship": 0.4, "boat": 0.5}}, {"feature_types": {"ship": 0.4, "boat": 0.2}}),
+        ({"feature_types": {"ship": 0.25, "boat": 0.5}}, {"feature_types": {"ship": 0.125, "boat": 0.25}}),
+        ({"featureClasses": [{"iri": "ship"}]}, {"featureClasses": [{"iri": "ship", "score": 0.25}]}),
         ({"featureClasses": 3}, {"featureClasses": 3}),
         ({}, {}),
     ],
 )
-def test_a_new_score_goes_to_the_best_class(properties: dict[str, Any], changed: dict[str, Any]) -> None:
+def test_a_lowered_score_leaves_the_best_class_the_best(properties: dict[str, Any], changed: dict[str, Any]) -> None:
     before = repr(properties)
-    assert with_top_score(properties, 0.2) == changed
+    assert with_top_score(properties, 0.25) == changed
     assert repr(properties) == before
