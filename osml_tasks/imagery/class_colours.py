@@ -10,13 +10,13 @@ Colour = tuple[int, int, int]
 UNCLASSIFIED: Colour = (0xBD, 0xBD, 0xBD)
 """Of what has no class."""
 
-# Told apart whatever one's colour vision: M. Okabe, K. Ito, "Color Universal Design", 2008; less its black.
+# Told apart whatever one's colour vision: M. Okabe, K. Ito, "Color Universal Design", 2008; less its
+# black and its blue, which imagery is too dark for.
 _PALETTE: tuple[Colour, ...] = (
     (0xE6, 0x9F, 0x00),
     (0x56, 0xB4, 0xE9),
     (0x00, 0x9E, 0x73),
     (0xF0, 0xE4, 0x42),
-    (0x00, 0x72, 0xB2),
     (0xD5, 0x5E, 0x00),
     (0xCC, 0x79, 0xA7),
 )
@@ -30,7 +30,7 @@ _COLOURS = (*_PALETTE, *((_pale(red), _pale(green), _pale(blue)) for red, green,
 
 
 def class_colours(names: Iterable[str]) -> dict[str, Colour]:
-    """A colour for each class, in the order of names. Past 14 classes colours come again.
+    """A colour for each class, in the order of names. Past 12 classes colours come again.
 
     A class asks for the colour that its name leads to, and gets the next one that is free: so it has the same
     colour in most jobs, and in all that find the same classes.

@@ -3,7 +3,9 @@
   const LEVELS = 6; // of width and opacity, by score
   const FEW = 4000; // outlines at once that get a dark edge, too
   const STROKES_AT_ONCE = 400; // long paths take browsers longer than several short ones
-  const DOT = 3; // CSS px: what is smaller is drawn as a dot
+  const MANY = 8000; // detections at once that are drawn quicker
+  const DOT = 3, DOT_OF_MANY = 8; // CSS px: what is smaller is drawn as a dot
+  const GROUND = "#14181d"; // under what has no data
   const REACH = 5; // CSS px from a line that a click still hits
   const BARS = 48;
 
@@ -119,31 +121,35 @@
     if (!image) return;
     paintBackdrop();
     const seen = inSight();
-    if (seen.outlines <= FEW) paintEdges(seen.list);
+    if (seen.outlines <= FEW) paintEdges(seen);
     paintDetections(seen);
     if (hovered >= 0 && hovered !== selected && isShown(hovered)) paintChosen(hovered, 2);
     if (selected >= 0 && isShown(selected)) paintChosen(selected, 3);
   };
 
   const paintBackdrop = () => {
-    const { backdrop } = image;
-    pen.imageSmoothingEnabled = view.scale * image.width / backdrop.naturalWidth < 6;
+    const { backdrop } = image, { x, y, scale } = view;
+    const place = [-x * scale, -y * scale, image.width * scale, image.height * scale];
+    pen.fillStyle = GROUND;
+    pen.fillRect(...place);
+    pen.imageSmoothingEnabled = scale * image.width / backdrop.naturalWidth < 6;
     pen.imageSmoothingQuality = "high";
-    pen.drawImage(backdrop, -view.x * view.scale, -view.y * view.scale, image.width * view.scale, image.height * view.scale);
+    pen.drawImage(backdrop, ...place);
   };
 
   const inSight = () => {
     const { boxes, order } = image, { x, y, scale } = view;
     const right = x + map.clientWidth / scale, bottom = y + map.clientHeight / scale;
-    const list = new Int32Array(order.length), least = DOT / scale;
+    const all = new Int32Array(order.length);
     let count = 0, outlines = 0;
     for (const i of order) {
       const b = 4 * i;
       if (boxes[b] > right || boxes[b + 2] < x || boxes[b + 1] > bottom || boxes[b + 3] < y || !isShown(i)) continue;
-      list[count++] = i;
-      if (isLarge(i, least)) outlines++;
+      all[count++] = i;
     }
-    return { list: list.subarray(0, count), outlines };
+    const list = all.subarray(0, count), least = (count > MANY ? DOT_OF_MANY : DOT) / scale;
+    for (const i of list) if (isLarge(i, least)) outlines++;
+    return { list, least, outlines };
   };
 
   const isLarge = (i, least) => {
@@ -167,25 +173,25 @@
     }
   };
 
-  const widthOf = (level) => 1.2 + 1.4 * level / (LEVELS - 1);
-  const opacityOf = (level) => 0.45 + 0.55 * level / (LEVELS - 1);
+  const widthOf = (level) => 1.4 + 1.6 * level / (LEVELS - 1);
+  const opacityOf = (level) => 0.55 + 0.45 * level / (LEVELS - 1);
 
   // A dark edge, so that a colour is seen on ground of the same colour.
-  const paintEdges = (list) => {
+  const paintEdges = ({ list, least }) => {
     pen.globalAlpha = 0.45;
     pen.strokeStyle = pen.fillStyle = "#000";
     pen.lineJoin = "round";
     for (let k = 0; k < list.length; k += STROKES_AT_ONCE) {
       pen.beginPath();
-      for (const i of list.subarray(k, k + STROKES_AT_ONCE)) if (isLarge(i, DOT / view.scale)) trace(i);
+      for (const i of list.subarray(k, k + STROKES_AT_ONCE)) if (isLarge(i, least)) trace(i);
       pen.lineWidth = widthOf(image.level[list[k]]) + 2;
       pen.stroke();
     }
     pen.globalAlpha = 1;
   };
 
-  const paintDetections = ({ list }) => {
-    const { classes, level } = image, least = DOT / view.scale;
+  const paintDetections = ({ list, least }) => {
+    const { classes, level } = image, thin = list.length > MANY ? 0.6 : 1;
     pen.lineJoin = "miter";
     let begun = 0;
     const end = () => { if (begun) pen.stroke(); begun = 0; };
@@ -195,7 +201,7 @@
         end();
         pen.globalAlpha = opacityOf(level[i]);
         pen.strokeStyle = pen.fillStyle = colourOf(i);
-        pen.lineWidth = widthOf(level[i]);
+        pen.lineWidth = thin * widthOf(level[i]);
       }
       if (isLarge(i, least)) {
         if (!begun) pen.beginPath();
@@ -208,20 +214,25 @@
   };
 
   const dot = (i) => {
-    const b = 4 * i, isPoint = image.boxes[b] === image.boxes[b + 2] && image.boxes[b + 1] === image.boxes[b + 3];
-    const side = (isPoint ? 4 : 2) + 1.5 * image.level[i] / (LEVELS - 1);
-    const x = ((image.boxes[b] + image.boxes[b + 2]) / 2 - view.x) * view.scale;
-    const y = ((image.boxes[b + 1] + image.boxes[b + 3]) / 2 - view.y) * view.scale;
-    pen.fillRect(x - side / 2, y - side / 2, side, side);
+    const { boxes, level } = image, b = 4 * i;
+    const isPoint = boxes[b] === boxes[b + 2] && boxes[b + 1] === boxes[b + 3];
+    const least = (isPoint ? 4 : 1.5) + 1.5 * level[i] / (LEVELS - 1);
+    const width = Math.max((boxes[b + 2] - boxes[b]) * view.scale * 0.6, least);
+    const height = Math.max((boxes[b + 3] - boxes[b + 1]) * view.scale * 0.6, least);
+    const [x, y] = middle(i);
+    pen.fillRect(x - width / 2, y - height / 2, width, height);
+  };
+
+  const middle = (i) => {
+    const { boxes } = image, b = 4 * i;
+    return [((boxes[b] + boxes[b + 2]) / 2 - view.x) * view.scale, ((boxes[b + 1] + boxes[b + 3]) / 2 - view.y) * view.scale];
   };
 
   const paintChosen = (i, width) => {
     pen.beginPath();
     trace(i);
     if (!isLarge(i, DOT / view.scale)) {
-      const b = 4 * i;
-      const x = ((image.boxes[b] + image.boxes[b + 2]) / 2 - view.x) * view.scale;
-      const y = ((image.boxes[b + 1] + image.boxes[b + 3]) / 2 - view.y) * view.scale;
+      const [x, y] = middle(i);
       pen.moveTo(x + 7, y);
       pen.arc(x, y, 7, 0, 2 * Math.PI);
     }
@@ -372,18 +383,16 @@
 
   // The next by score that is shown, or the one before.
   const step = (way) => {
-    const { byScore, boxes } = image;
+    const { byScore } = image;
     let k = selected >= 0 ? byScore.indexOf(selected) + way : way > 0 ? 0 : byScore.length - 1;
     while (k >= 0 && k < byScore.length && !isShown(byScore[k])) k += way;
     if (k < 0 || k >= byScore.length) return;
-    const i = byScore[k], b = 4 * i;
-    const x = (boxes[b] + boxes[b + 2]) / 2, y = (boxes[b + 1] + boxes[b + 3]) / 2;
-    const across = (x - view.x) * view.scale, down = (y - view.y) * view.scale;
-    if (across < 0 || across > map.clientWidth || down < 0 || down > map.clientHeight) {
-      view.x = x - map.clientWidth / 2 / view.scale;
-      view.y = y - map.clientHeight / 2 / view.scale;
+    const [x, y] = middle(byScore[k]);
+    if (x < 0 || x > map.clientWidth || y < 0 || y > map.clientHeight) {
+      view.x += (x - map.clientWidth / 2) / view.scale;
+      view.y += (y - map.clientHeight / 2) / view.scale;
     }
-    select(i);
+    select(byScore[k]);
   };
 
   const setThreshold = () => {

@@ -73,8 +73,8 @@ def read_overview(
 def encode(pixels: Pixels, driver: str) -> bytes:
     """A picture as a file.
 
-    :param pixels: red, green, blue and opacity, ``(rows, columns, 4)``.
-    :param driver: GDAL's name of a format that has opacity: ``PNG``, ``WEBP``.
+    :param pixels: red, green, blue and, where it has any, opacity, ``(rows, columns, 3 or 4)``.
+    :param driver: GDAL's name of the format: ``PNG``, ``WEBP``.
     """
     rows, columns, bands = pixels.shape
     with warnings.catch_warnings(), rasterio.MemoryFile() as file:

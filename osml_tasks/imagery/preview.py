@@ -19,7 +19,6 @@ from osml_tasks.imagery.overview import Overview, Pixels, encode
 FEW = 2000
 """So many detections are drawn in lines of two pixels with a dark edge; more in lines of one."""
 
-_OPAQUE = 255
 _EDGE = 0.45  # of the ground's brightness is left under a dark edge
 
 Mask = npt.NDArray[np.bool_]
@@ -27,6 +26,8 @@ Mask = npt.NDArray[np.bool_]
 
 def write_preview(path: Path, overview: Overview, features: Iterable[dict[str, Any]]) -> None:
     """Write a PNG of an image made small, with the outlines of detections in the colours of their classes.
+
+    What has no data is black.
 
     :param features: those of this image, as in the result.
     :raises OSError: the file cannot be written.
@@ -54,15 +55,15 @@ def _geometry(strokes: list[Stroke], scale: npt.NDArray[np.float64]) -> dict[str
 
 
 def _drawn(overview: Overview, by_class: dict[str, list[dict[str, Any]]]) -> Pixels:
-    pixels = overview.pixels.copy()
+    pixels = np.where(overview.pixels[..., 3:] > 0, overview.pixels[..., :3], 0).astype(np.uint8)
     is_few = sum(map(len, by_class.values())) <= FEW
     lines = {name: _lines(geometries, pixels.shape[:2], is_few) for name, geometries in by_class.items()}
     if is_few and lines:
         edge = _grown(np.logical_or.reduce(list(lines.values())), -1, 0, 1)
-        pixels[edge, :3] = (pixels[edge, :3] * _EDGE).astype(np.uint8)
+        pixels[edge] = (pixels[edge] * _EDGE).astype(np.uint8)
     colours = class_colours(lines)
     for name, drawn in lines.items():
-        pixels[drawn] = (*colours[name], _OPAQUE)
+        pixels[drawn] = colours[name]
     return pixels
 
 
