@@ -518,5 +518,6 @@
   at("choice").hidden = data.images.length < 2;
   fillNotes();
   await show(0);
+  await new Promise(requestAnimationFrame); // it is drawn
   document.body.dataset.ready = "yes";
 })();
