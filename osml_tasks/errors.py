@@ -156,6 +156,10 @@ class UnparsableOutputError(ExtensionRuntimeError):
         self.uri = uri
 
 
+class VectorFileError(ExtensionRuntimeError):
+    """A result cannot be written in the format that was asked for; as GeoJSON it can."""
+
+
 class JobNotFoundError(ExtensionRuntimeError):
     """No record of this job: the id is wrong, or its records expired."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import geojson
@@ -12,13 +12,20 @@ import orjson
 
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
-from osml_tasks.errors import ExtensionRuntimeError, JobFailedError, JobTimeoutError, ObjectNotFoundError
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    ExtensionRuntimeError,
+    JobFailedError,
+    JobTimeoutError,
+    ObjectNotFoundError,
+)
 from osml_tasks.job_cleanup import delete_for_good, schedule_cleanup
 from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import JobState, Progress, check_job_id
 from osml_tasks.outage import Patience
 from osml_tasks.preflight import check_broker
 from osml_tasks.report import report_of
+from osml_tasks.result_files.target import parse_target
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
@@ -136,14 +143,32 @@ class JobHandle:
         self._wait_for_completion()
         return geojson.FeatureCollection(orjson.loads(self._connections.s3.get(self._result_uri()))["features"])
 
-    def save_result(self, path: Path) -> None:
-        """Write the job's FeatureCollection to a file, in bounded memory; waits for the job's end.
+    def save_result(
+        self, output: str | os.PathLike[str], *, file_format: str | None = None, images: Sequence[str] = ()
+    ) -> None:
+        """Write the job's features to a file or an ``s3://`` URI, in bounded memory; waits for the job's end.
 
+        The ending says the format: ``.geojson`` and ``.json`` GeoJSON; ``.geojsonl``, ``.geojsonseq``, ``.ndjson`` and
+        ``.jsonl`` one feature a line; and with the extra ``formats`` ``.fgb`` FlatGeobuf, ``.gpkg`` GeoPackage,
+        ``.parquet`` and ``.geoparquet`` GeoParquet. A path with another ending is GeoJSON.
+
+        :param output: what ends at a slash, or is a directory, gets a file for each image.
+        :param file_format: ``geojson``, ``geojsonl``, ``fgb``, ``gpkg`` or ``parquet``; default: as the ending says.
+        :param images: names of the job's images, for a file of each.
+        :raises ExtensionConfigurationError: no such format, or what it takes is not installed.
         :raises JobFailedError: the job could not go on.
+        :raises VectorFileError: the format cannot hold the features.
+        :raises S3OperationError: the result cannot be read, or an object not be written.
         :raises OSError: the file cannot be written.
         """
+        from osml_tasks.result_files.saving import save
+
+        target = parse_target(os.fspath(output), file_format)
+        target.check_extra()
+        if target.per_image and not images:
+            raise ExtensionConfigurationError(f"{target.name!r} is a directory: name a file")
         self._wait_for_completion()
-        self._connections.s3.download(self._result_uri(), path)
+        save(self._connections.s3, self._result_uri(), target, images)
 
     def report(self) -> dict[str, Any]:
         """The job's report as it stands now; complete with its failures once the job is over."""

@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 import boto3
 import obstore
@@ -36,6 +35,7 @@ from osml_tasks.s3_listing import pages
 from osml_tasks.s3_settings import S3Settings
 from osml_tasks.s3_uri import S3Uri
 from osml_tasks.s3_writer import MULTIPART_BYTES, ObjectWriter
+from osml_tasks.whole_file import written_whole
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, WritableFile
@@ -206,17 +206,9 @@ class S3Manager:
 
         :raises OSError: if the file cannot be written.
         """
-        whole = not path.exists() or path.is_file()
-        target = path.with_name(f".osml-tasks-{uuid4().hex}.partial") if whole else path
-        try:
-            with target.open("wb") as file:
-                for chunk in self.stream(uri):
-                    file.write(chunk)
-            if whole:
-                target.replace(path)
-        finally:
-            if whole:
-                target.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            for chunk in self.stream(uri):
+                file.write(chunk)
 
     @contextmanager
     def writer(self, uri: S3Uri) -> Iterator[ObjectWriter]:
@@ -322,16 +314,19 @@ class S3Manager:
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
 
     def abort_uploads(self, prefix: S3Uri) -> None:
-        """Delete what interrupted uploads under a prefix have left: parts that no listing shows.
+        """Delete what interrupted uploads under a prefix that ends at a slash, or of that key, have left.
+
+        These are parts that no listing shows.
 
         Without the permission to do so they stay until the bucket's lifecycle rule removes them.
         """
         try:
             answer = self._client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.key)
             for upload in answer.get("Uploads", ()):
-                self._client.abort_multipart_upload(
-                    Bucket=prefix.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
+                if f"{upload['Key']}/".startswith(f"{prefix.key.rstrip('/')}/"):
+                    self._client.abort_multipart_upload(
+                        Bucket=prefix.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
         except (ClientError, BotoCoreError, RoleRefusedError) as error:
             logger.warning("interrupted uploads under %s are left: %s", prefix, error)
 

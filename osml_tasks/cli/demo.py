@@ -11,6 +11,7 @@ import orjson
 
 from osml_tasks.cli.detect import run_job
 from osml_tasks.cli.outcome import check_writable
+from osml_tasks.result_files.target import Target
 
 if TYPE_CHECKING:
     from osml_tasks.local.harbour import Harbour
@@ -40,7 +41,8 @@ def command(output: Path, ships: int, seed: int) -> int:
     from osml_tasks.local.session import local_session
     from osml_tasks.local.stack import StackOptions
 
-    check_writable(output)
+    target = Target(str(output), output)
+    check_writable(target)
     with tempfile.TemporaryDirectory(prefix="osml-demo-") as directory:
         harbour = make_harbour(Path(directory), ships=ships, seed=seed)
         click.echo(f"a harbour with {ships} ships, in {len(harbour.tiles)} tiles")
@@ -48,7 +50,7 @@ def command(output: Path, ships: int, seed: int) -> int:
         click.echo("starting Valkey, SeaweedFS, an asynchronous endpoint and Celery workers on this machine")
         with local_session(options):
             tiles = str(Path(directory, "tiles"))
-            status = run_job((tiles,), options.endpoint_name, output=output, stage=False)
+            status = run_job((tiles,), options.endpoint_name, output=target, stage=False)
         if status == 0:
             _say_score(harbour, output)
     return status

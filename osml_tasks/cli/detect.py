@@ -11,6 +11,7 @@ import click
 from osml_tasks.cli import EXIT_INTERRUPTED
 from osml_tasks.cli.outcome import check_writable, finish, output_options
 from osml_tasks.cli.progress import follow, show_staging
+from osml_tasks.result_files.target import Target
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[str, ...],
     endpoint: str | None,
-    output: Path | None,
+    output: Target | None,
     report: Path | None,
     keep: bool,
     wait: bool,
@@ -49,7 +50,7 @@ def run_job(
     sources: tuple[str, ...],
     endpoint: str,
     *,
-    output: Path | None,
+    output: Target | None,
     report: Path | None = None,
     stage: bool = True,
     keep: bool = False,
@@ -68,7 +69,7 @@ def run_job(
 
 
 def _check_options(
-    endpoint: str | None, output: Path | None, report: Path | None, keep: bool, wait: bool, local: bool
+    endpoint: str | None, output: Target | None, report: Path | None, keep: bool, wait: bool, local: bool
 ) -> None:
     if not endpoint and not local:
         raise click.UsageError("no endpoint named: add --endpoint NAME, or --local for the sample model")
@@ -78,6 +79,8 @@ def _check_options(
         raise click.UsageError("--no-wait writes no file: leave out -o and --report, and use 'osml-tasks result'")
     if keep and local:
         raise click.UsageError("--local ends with this call, so it cannot go with --keep: leave one of them out")
+    if local and output is not None and not isinstance(output.place, Path):
+        raise click.UsageError("--local has an S3 server of its own, which ends with this call: name a file with -o")
     if not wait and local:
         raise click.UsageError("--local ends with this call, so it cannot go with --no-wait: leave one of them out")
 
@@ -108,7 +111,7 @@ def _to_stage(tiles: list[SourceTile], stage: bool) -> int:
 
 
 def _detect_locally(
-    sources: tuple[str, ...], endpoint: str | None, output: Path | None, report: Path | None, stage: bool
+    sources: tuple[str, ...], endpoint: str | None, output: Target | None, report: Path | None, stage: bool
 ) -> int:
     """The same on a stack that lives for this one job."""
     from osml_tasks.local.session import local_session

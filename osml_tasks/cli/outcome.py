@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +13,11 @@ import orjson
 
 from osml_tasks.cli import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_TILES_FAILED, EXIT_USAGE
 from osml_tasks.cli.progress import follow
-from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, S3OperationError, VectorFileError
 from osml_tasks.jobs import JobState
 from osml_tasks.one_line import in_one_line
+from osml_tasks.result_files.target import FileFormat, Target, parse_target
+from osml_tasks.s3_uri import S3Uri
 
 if TYPE_CHECKING:
     from osml_tasks.job_handle import JobHandle
@@ -22,13 +25,31 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_FORMAT = f"{__name__}.format"
+
 
 def output_options(required: bool) -> Callable[[Command], Command]:
-    """The options that say where result and report go, and whether they stay in S3 as well."""
-    file = click.Path(path_type=Path)
+    """The options that say where result and report go, and whether they stay in S3 as well.
+
+    The command gets ``output`` as a :class:`~osml_tasks.result_files.target.Target`, its format included.
+    """
     options = (
-        click.option("--output", "-o", required=required, type=file, help="Where the GeoJSON goes."),
-        click.option("--report", type=file, help="Where the job's report goes, as JSON."),
+        click.option(
+            "--output",
+            "-o",
+            required=required,
+            callback=_as_target,
+            help="Where the features go: a path or s3:// URI; its ending says the format.",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice([*FileFormat]),
+            is_eager=True,
+            expose_value=False,
+            callback=_keep_format,
+            help="Their format, where no ending says it, as for a directory.  [default: geojson]",
+        ),
+        click.option("--report", type=click.Path(path_type=Path), help="Where the job's report goes, as JSON."),
         click.option("--keep", is_flag=True, help="Leave everything in S3 if tiles failed, so that retry can go on."),
     )
 
@@ -40,17 +61,54 @@ def output_options(required: bool) -> Callable[[Command], Command]:
     return add
 
 
-def check_writable(*paths: Path | None) -> None:
+def _keep_format(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_FORMAT] = value
+
+
+def _as_target(context: click.Context, _: click.Parameter, value: str | None) -> Target | None:
+    if value is None and context.meta[_FORMAT] is not None:
+        raise click.UsageError("--format is of the output: add -o")
+    return None if value is None else parse_target(value, context.meta[_FORMAT])
+
+
+def check_writable(output: Target | None, report: Path | None = None, *, of_images: bool = False) -> None:
     """Find out before the work whether its outcome can be written.
 
+    :param of_images: whether there may be a file for each image.
     :raises ExtensionConfigurationError: it cannot.
+    :raises S3OperationError: the output's bucket is not there, or not for us.
     """
-    for path in paths:
-        if path is not None:
-            _check_writable(path)
+    if output is not None:
+        output.check_extra()
+        if output.per_image and not of_images:
+            raise ExtensionConfigurationError(f"{output.name!r} is a directory: name a file")
+        _check_place(output)
+    if report is not None:
+        _check_file(report)
 
 
-def _check_writable(path: Path) -> None:
+def _check_place(output: Target) -> None:
+    if not isinstance(output.place, Path):
+        _check_bucket(output.place)
+    elif output.per_image and output.place.is_dir():
+        _check_access(output.place, output.place)
+    elif output.per_image and output.place.exists():
+        raise ExtensionConfigurationError(f"{output.name!r} is to be a directory, and is a file: name another")
+    else:
+        _check_file(output.place)
+
+
+def _check_bucket(uri: S3Uri) -> None:
+    from osml_tasks.accounts import session_of
+    from osml_tasks.config import AsyncEndpointConfig
+    from osml_tasks.s3 import S3Manager
+    from osml_tasks.s3_settings import S3Settings
+
+    config = AsyncEndpointConfig()
+    S3Manager(session_of(config), S3Settings.of(config)).validate_bucket(uri.bucket)
+
+
+def _check_file(path: Path) -> None:
     try:
         is_directory = path.is_dir()
     except OSError as error:
@@ -59,11 +117,15 @@ def _check_writable(path: Path) -> None:
         raise ExtensionConfigurationError(f"{str(path)!r} is a directory: name a file")
     if not path.parent.is_dir():
         raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: there is no directory {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    _check_access(path, path if path.exists() else path.parent)
+
+
+def _check_access(path: Path, existing: Path) -> None:
+    if not os.access(existing, os.W_OK):
         raise ExtensionConfigurationError(f"{str(path)!r} cannot be written: permission denied")
 
 
-def come_back(handle: JobHandle, output: Path | None, report: Path | None, keep: bool) -> int:
+def come_back(handle: JobHandle, output: Target | None, report: Path | None, keep: bool) -> int:
     """Follow a job that runs already, and finish it; without an output, leave it to itself."""
     if output is None:
         click.echo(f"follow it with: osml-tasks watch {handle.job_id}")
@@ -76,31 +138,50 @@ def come_back(handle: JobHandle, output: Path | None, report: Path | None, keep:
 
 
 def finish(
-    handle: JobHandle, status: JobStatus, output: Path | None, report_path: Path | None, *, keep: bool = False
+    handle: JobHandle,
+    status: JobStatus,
+    output: Target | None,
+    report_path: Path | None,
+    *,
+    keep: bool = False,
+    images: Sequence[str] = (),
 ) -> int:
     """Fetch result and report of an ended job, remove them from S3, and say how it went.
 
     :param keep: leave everything in S3 if tiles failed.
+    :param images: names of the job's images, for an output that takes a file of each.
     """
     report = handle.report()
-    try:
-        if status.state is JobState.COMPLETED and output is not None:
-            handle.save_result(output)
-            report["result"] = str(output)
-        if report_path is not None:
+    if status.state is JobState.COMPLETED and output is not None:
+        with _result_stays(handle.job_id, output.name):
+            handle.save_result(output.name, file_format=output.format, images=images)
+        report["result"] = output.name
+    if report_path is not None:
+        with _result_stays(handle.job_id, str(report_path)):
             report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    except OSError as error:
-        raise ExtensionRuntimeError(
-            f"{error.filename or output} cannot be written: {error.strerror}. The result stays in S3; "
-            f"fetch it with: osml-tasks result {handle.job_id} -o ANOTHER.geojson"
-        ) from error
     kept = keep and status.state is JobState.COMPLETED and report["failed"] > 0
     if not (kept or status.is_unfinished_retry):
         handle.discard()
-    return _say(status, report, output, kept)
+    return _say(status, report, output.name if output else None, kept)
 
 
-def _say(status: JobStatus, report: dict[str, Any], output: Path | None, kept: bool) -> int:
+@contextmanager
+def _result_stays(job_id: str, name: str) -> Iterator[None]:
+    """Say of whatever keeps a file from being written that nothing is lost by it.
+
+    :raises ExtensionRuntimeError: in place of it.
+    """
+    try:
+        yield
+    except (OSError, S3OperationError, VectorFileError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ExtensionRuntimeError(
+            f"{name} cannot be written: {why}. The result stays in S3; "
+            f"fetch it with: osml-tasks result {job_id} -o ANOTHER.geojson"
+        ) from error
+
+
+def _say(status: JobStatus, report: dict[str, Any], output: str | None, kept: bool) -> int:
     if status.state is not JobState.COMPLETED:
         click.echo(f"osml-tasks: job {status.job.job_id} {status.state}: {status.error}", err=True)
         if status.is_unfinished_retry:

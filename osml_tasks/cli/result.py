@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from osml_tasks.cli.outcome import check_writable, come_back, output_options
+from osml_tasks.result_files.target import Target
 
 
 @click.command
 @click.argument("job_id", metavar="JOB")
 @output_options(required=True)
-def command(job_id: str, output: Path, report: Path | None, keep: bool) -> int:
+def command(job_id: str, output: Target, report: Path | None, keep: bool) -> int:
     """Wait for JOB, write its features and remove them from S3."""
     from osml_tasks.job_handle import open_job
 

@@ -1,0 +1,101 @@
+"""A result on its way from S3 to where the user wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from osml_tasks.result_files.by_image import split_by_image
+from osml_tasks.result_files.lines import feature_lines, lines_of, read_features
+from osml_tasks.result_files.target import FileFormat, Target
+from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.whole_file import written_whole
+
+Place = Path | S3Uri
+
+
+def save(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str] = ()) -> None:
+    """Write a job's FeatureCollection where it is wanted; each file and object appears whole or not at all.
+
+    :param images: the names of the job's images, for a target that takes a file of each.
+    :raises VectorFileError: the format cannot hold the features.
+    :raises S3OperationError: the result cannot be read, or an object not be written.
+    :raises OSError: a file cannot be written.
+    """
+    if target.per_image:
+        _save_by_image(s3, result, target, images)
+    elif target.format is FileFormat.GEOJSON:
+        _write(s3, target.place, s3.stream(result))
+    elif target.format is FileFormat.GEOJSONL:
+        _write(s3, target.place, feature_lines(lines_of(s3.stream(result))))
+    else:
+        with _scratch(target.place) as directory:
+            collection = _fetched(s3, result, directory)
+            _bring(s3, _converted(collection, directory, Path(target.place.name), target.format), target.place)
+
+
+def _save_by_image(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str]) -> None:
+    with _scratch(target.place) as directory:
+        parts = directory / "images"
+        parts.mkdir()
+        split = split_by_image(_fetched(s3, result, directory), images, parts)
+        files = [
+            _converted(part, directory, Path(f"{part.stem}.{target.format}"), target.format) for part in split.values()
+        ]
+        if isinstance(target.place, Path):
+            target.place.mkdir(exist_ok=True)
+        for file in files:
+            _bring(s3, file, _inside(target.place, file.name))
+
+
+def _inside(place: Place, name: str) -> Place:
+    return place / name if isinstance(place, Path) else place.child(name)
+
+
+def _fetched(s3: S3Manager, result: S3Uri, directory: Path) -> Path:
+    collection = directory / "result"
+    s3.download(result, collection)
+    return collection
+
+
+def _converted(collection: Path, directory: Path, name: Path, file_format: FileFormat) -> Path:
+    """A FeatureCollection's file in another format, under a name in the directory."""
+    file = directory / "made" / name
+    file.parent.mkdir(exist_ok=True)
+    if file_format is FileFormat.GEOJSON:
+        return collection.rename(file)
+    if file_format is FileFormat.GEOJSONL:
+        with file.open("wb") as opened:
+            opened.writelines(read_features(collection))
+        return file
+    # What it imports takes longer than most results do.
+    from osml_tasks.result_files.vector_file import write_vector_file
+
+    write_vector_file(collection, file, file_format, layer=name.stem)
+    return file
+
+
+def _bring(s3: S3Manager, file: Path, place: Place) -> None:
+    if isinstance(place, Path):
+        file.replace(place)
+    else:
+        with file.open("rb") as opened:
+            s3.upload(place, opened)
+
+
+def _write(s3: S3Manager, place: Place, chunks: Iterable[bytes]) -> None:
+    with written_whole(place) if isinstance(place, Path) else s3.writer(place) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+@contextmanager
+def _scratch(place: Place) -> Iterator[Path]:
+    """A directory for what is not ready yet, on the file system that it is for; gone afterwards."""
+    beside = None
+    if isinstance(place, Path):
+        beside = place if place.is_dir() else place.parent
+    with TemporaryDirectory(prefix=".osml-tasks-", dir=beside) as directory:
+        yield Path(directory)
