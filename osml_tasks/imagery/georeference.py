@@ -216,21 +216,25 @@ def _name(crs: CRS) -> str:
 
 def _near(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """NaN for what is so far from any image that it is no place."""
-    far = ~((np.abs(x) < _FARTHEST_PIXEL) & (np.abs(y) < _FARTHEST_PIXEL))
-    return (np.where(far, np.nan, x), np.where(far, np.nan, y)) if far.any() else (x, y)
+    farther = np.maximum(np.abs(x), np.abs(y))
+    if farther.max(initial=0) < _FARTHEST_PIXEL:
+        return x, y
+    near = farther < _FARTHEST_PIXEL
+    return np.where(near, x, np.nan), np.where(near, y, np.nan)
 
 
 def _on_globe(longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
     """NaN for what is no place, and what lies beyond a pole by less than a coarse pixel put on it."""
-    placed = np.isfinite(longitude) & (np.abs(latitude) <= 90 + _BEYOND_POLE)
-    if not placed.all():
-        longitude, latitude = np.where(placed, longitude, np.nan), np.where(placed, latitude, np.nan)
-    return longitude, np.clip(latitude, -90, 90)
+    from_equator = np.abs(latitude)
+    if np.isfinite(longitude).all() and from_equator.max(initial=0) <= 90:
+        return longitude, latitude
+    placed = np.isfinite(longitude) & (from_equator <= 90 + _BEYOND_POLE)
+    return np.where(placed, longitude, np.nan), np.where(placed, np.clip(latitude, -90, 90), np.nan)
 
 
 def _warped(crs: CRS, east: Floats, north: Floats) -> tuple[Floats, Floats]:
     """To WGS 84; GDAL refuses all points together where one has no place."""
-    finite = np.isfinite(east) & np.isfinite(north)
+    finite = np.isfinite(east + north)
     if not finite.all():
         longitude, latitude = np.full_like(east, np.nan), np.full_like(north, np.nan)
         if finite.any():
