@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -194,7 +195,7 @@ def _readable_dem(dem: str) -> str:
         with rasterio.open(dem) as dataset:
             placed = dataset.crs is not None
             dataset.read(1, window=((0, 1), (0, 1)))
-    except (RasterioError, OSError, IndexError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise ExtensionConfigurationError(f"the DEM {dem} cannot be read: {reason}") from None
     if not placed:
@@ -242,7 +243,7 @@ def _warped(crs: CRS, east: Floats, north: Floats) -> tuple[Floats, Floats]:
         return longitude, latitude
     try:
         longitudes, latitudes = warp(crs, WGS84, east, north)
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):
         return _warped_in_halves(crs, east, north)
     return np.asarray(longitudes, dtype=np.float64), np.asarray(latitudes, dtype=np.float64)
 
@@ -259,8 +260,9 @@ def _by_gdal(
     transformer: GCPTransformer | RPCTransformer, lock: threading.Lock, x: Floats, y: Floats
 ) -> tuple[Floats, Floats]:
     """What GDAL's transformer gives; its state is not for two threads at once."""
-    if not len(x):
-        return x, y
-    with lock:
-        first, second = transformer.xy(y, x, offset="ul")
-    return np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    near = np.isfinite(x)
+    first, second = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    if near.any():
+        with lock:
+            first[near], second[near] = transformer.xy(y[near], x[near], offset="ul")
+    return first, second

@@ -199,7 +199,7 @@ def _place_alone(feature: Feature, pixels: Geometry, transformer: Transformer) -
     try:
         geometry, bbox, repaired = place_with_care(pixels, transformer)
     except (ValueError, shapely.errors.ShapelyError) as error:
-        _add_error(feature, f"it {error}")
+        _add_error(feature, f"the shape {error}")
         return
     feature["geometry"], feature["bbox"] = geometry, bbox
     if repaired:
