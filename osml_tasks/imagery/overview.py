@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.drivers import raster_driver_extensions
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 
 LONGEST = 2048
@@ -60,7 +60,7 @@ def read_overview(
     palette = _palette(dataset, shown)
     how = Resampling.nearest if palette is not None else Resampling.average
     values = dataset.read(shown, out_shape=(len(shown), *shape), resampling=how)
-    valid = dataset.dataset_mask(out_shape=shape) > 0
+    valid = _valid(dataset, shown, values)
     if palette is not None:
         colours = palette[values[0]]
         return Overview(np.dstack([colours[..., :3], np.where(valid, colours[..., 3], 0)]), *_size(dataset))
@@ -101,6 +101,17 @@ def _bands_to_show(dataset: rasterio.DatasetReader) -> list[int]:
         band for band, is_for in zip(dataset.indexes, dataset.colorinterp, strict=True) if is_for != ColorInterp.alpha
     ]
     return data[:3] if len(data) >= 3 else data[:1]
+
+
+def _valid(dataset: rasterio.DatasetReader, bands: Sequence[int], values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where the image has data, for values of bands that were read.
+
+    Where a value stands for no data, the values tell: GDAL's mask would be made of all pixels once more for each band.
+    """
+    if all(dataset.mask_flag_enums[band - 1] == [MaskFlags.nodata] for band in bands):
+        missing = np.array([dataset.nodatavals[band - 1] for band in bands])[:, None, None]
+        return np.asarray((values != missing).any(axis=0))
+    return np.asarray(dataset.dataset_mask(out_shape=values.shape[1:]) > 0)
 
 
 def _palette(dataset: rasterio.DatasetReader, shown: Sequence[int]) -> Pixels | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from osml_tasks.imagery.overview import Overview, Pixels, encode
 FEW = 2000
 """So many detections are drawn in lines of two pixels with a dark edge; more in lines of one."""
 
+_AT_ONCE = 10_000  # shapes in memory
 _EDGE = 0.45  # of the ground's brightness is left under a dark edge
 
-Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int32]
+Shape = tuple[dict[str, Any], int]
 
 
 def write_preview(path: Path, overview: Overview, features: Iterable[dict[str, Any]]) -> None:
@@ -29,24 +31,38 @@ def write_preview(path: Path, overview: Overview, features: Iterable[dict[str, A
 
     What has no data is black.
 
-    :param features: those of this image, as in the result.
+    :param features: those of this image, as in the result; of any number.
     :raises OSError: the file cannot be written.
     """
-    path.write_bytes(encode(_drawn(overview, _geometries(overview, features)), "PNG"))
+    path.write_bytes(encode(_drawn(overview, features), "PNG"))
 
 
-def _geometries(overview: Overview, features: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What to draw of each class, in pixels of the overview."""
-    scale = np.array(overview.scale)
-    by_class: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def _drawn(overview: Overview, features: Iterable[dict[str, Any]]) -> Pixels:
+    pixels = np.where(overview.pixels[..., 3:] > 0, overview.pixels[..., :3], 0).astype(np.uint8)
+    names: dict[str, int] = {}
+    numbers, count = _numbers(pixels.shape[:2], _shapes(features, np.array(overview.scale), names))
+    if count <= FEW:
+        numbers = _grown(numbers, 0, 1)
+        edge = _grown(numbers, -1, 0, 1) > 0
+        pixels[edge] = (pixels[edge] * _EDGE).astype(np.uint8)
+    colours = class_colours(names)
+    palette = np.array([(0, 0, 0), *(colours[name] for name in names)], np.uint8)
+    drawn = numbers > 0
+    pixels[drawn] = palette[numbers[drawn]]
+    return pixels
+
+
+def _shapes(
+    features: Iterable[dict[str, Any]], scale: npt.NDArray[np.float64], names: dict[str, int]
+) -> Iterator[Shape]:
+    """The lines of each feature in pixels of the overview, and its class's number, from 1: new ones into ``names``."""
     for feature in features:
         properties = feature.get("properties") or {}
         if strokes := outline_of(properties):
-            by_class[top_class(properties)[0]].append(_geometry(strokes, scale))
-    return by_class
+            yield _lines(strokes, scale), names.setdefault(top_class(properties)[0], len(names) + 1)
 
 
-def _geometry(strokes: list[Stroke], scale: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _lines(strokes: list[Stroke], scale: npt.NDArray[np.float64]) -> dict[str, Any]:
     lines = []
     for points, closed in strokes:
         scaled = (points * scale).tolist()
@@ -54,31 +70,28 @@ def _geometry(strokes: list[Stroke], scale: npt.NDArray[np.float64]) -> dict[str
     return {"type": "MultiLineString", "coordinates": lines}
 
 
-def _drawn(overview: Overview, by_class: dict[str, list[dict[str, Any]]]) -> Pixels:
-    pixels = np.where(overview.pixels[..., 3:] > 0, overview.pixels[..., :3], 0).astype(np.uint8)
-    is_few = sum(map(len, by_class.values())) <= FEW
-    lines = {name: _lines(geometries, pixels.shape[:2], is_few) for name, geometries in by_class.items()}
-    if is_few and lines:
-        edge = _grown(np.logical_or.reduce(list(lines.values())), -1, 0, 1)
-        pixels[edge] = (pixels[edge] * _EDGE).astype(np.uint8)
-    colours = class_colours(lines)
-    for name, drawn in lines.items():
-        pixels[drawn] = colours[name]
-    return pixels
+def _numbers(size: tuple[int, int], shapes: Iterator[Shape]) -> tuple[Numbers, int]:
+    """The number of the last shape that is drawn on a pixel, 0 for none; and how many shapes there were.
+
+    A line that is shorter than a pixel still takes one.
+    """
+    numbers, count = np.zeros(size, np.int32), 0
+    while some := list(islice(shapes, _AT_ONCE)):
+        rasterize(some, out=numbers, all_touched=True)
+        count += len(some)
+    return numbers, count
 
 
-def _lines(geometries: list[dict[str, Any]], shape: tuple[int, int], is_few: bool) -> Mask:
-    """Where the lines are. One that is shorter than a pixel still takes one."""
-    drawn = rasterize(geometries, out_shape=shape, all_touched=True, dtype="uint8").astype(bool)
-    return _grown(drawn, 0, 1) if is_few else drawn
+def _grown(numbers: Numbers, *steps: int) -> Numbers:
+    """The same with each pixel's number on so many pixels right and down of it, too, where there is none.
 
-
-def _grown(drawn: Mask, *steps: int) -> Mask:
-    """What is drawn, and so many pixels right and down of it; negative ones are left and up."""
-    grown = np.zeros_like(drawn)
-    rows, columns = drawn.shape
+    :param steps: negative ones are left and up.
+    """
+    grown = numbers.copy()
+    rows, columns = numbers.shape
     for down in steps:
         for right in steps:
             to = grown[max(down, 0) : rows + min(down, 0), max(right, 0) : columns + min(right, 0)]
-            to |= drawn[max(-down, 0) : rows + min(-down, 0), max(-right, 0) : columns + min(-right, 0)]
+            of = numbers[max(-down, 0) : rows + min(-down, 0), max(-right, 0) : columns + min(-right, 0)]
+            np.copyto(to, of, where=to == 0)
     return grown
