@@ -20,10 +20,12 @@ def top_class(properties: dict[str, Any]) -> tuple[str, float]:
     :returns: ``("", 1.0)`` where there is no class; the score is 1.0 where it has none.
     """
     best, highest = None, UNSCORED
-    for one in _listed(properties.get("featureClasses")):
-        score = _score(one.get("score"))
-        if best is None or score > highest:
-            best, highest = one["iri"], score
+    classes = properties.get("featureClasses")
+    for one in classes if type(classes) is list else ():
+        if _is_class(one):
+            score = _score(one.get("score"))
+            if best is None or score > highest:
+                best, highest = one["iri"], score
     if best is None:
         for name, given in _mapped(properties.get("feature_types")).items():
             score = _score(given)
@@ -44,16 +46,12 @@ def with_top_score(properties: dict[str, Any], score: float) -> dict[str, Any]:
         return score if before == highest else min(score, before * score / highest)
 
     classes = properties.get("featureClasses")
-    if _listed(classes):
-        entries = [{**one, "score": lowered(one.get("score"))} if _is_class(one) else one for one in classes or ()]
+    if type(classes) is list and any(map(_is_class, classes)):
+        entries = [{**one, "score": lowered(one.get("score"))} if _is_class(one) else one for one in classes]
         return {**properties, "featureClasses": entries}
     if types := _mapped(properties.get("feature_types")):
         return {**properties, "feature_types": {name: lowered(given) for name, given in types.items()}}
     return properties
-
-
-def _listed(classes: Any) -> list[dict[str, Any]]:
-    return [one for one in classes if _is_class(one)] if type(classes) is list else []
 
 
 def _is_class(one: Any) -> bool:

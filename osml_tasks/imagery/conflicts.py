@@ -100,7 +100,7 @@ def _overlap(held: Held, first: Places, second: Places, options: MergeOptions) -
 def _measure_polygons(held: Held, first: Places, second: Places, iou: float, overlap: Floats) -> None:
     """Replace the overlap of pairs that both have a polygon."""
     used, places = np.unique(np.concatenate((first, second)), return_inverse=True)
-    shapes = polygons(held.shapes[used].tolist())
+    shapes = polygons(held.lines[used].tolist())
     one, other = places[: len(first)], places[len(first) :]
     pairs = np.flatnonzero(~(shapely.is_missing(shapes[one]) | shapely.is_missing(shapes[other])))
     one, other = one[pairs], other[pairs]

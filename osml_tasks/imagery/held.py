@@ -37,7 +37,6 @@ class Held:
     :ivar cut: whether it reaches an edge of its tile that is no edge of the image.
     :ivar names: their best classes.
     :ivar scores: of these.
-    :ivar shapes: GeoJSON polygons, or None.
     """
 
     lines: Objects
@@ -47,7 +46,6 @@ class Held:
     cut: Mask
     names: Objects
     scores: Floats
-    shapes: Objects
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -63,12 +61,11 @@ class Held:
         )
 
 
-def hold(row: Sequence[Seen], size: tuple[int, int] | None, *, with_shapes: bool) -> Held:
+def hold(row: Sequence[Seen], size: tuple[int, int] | None) -> Held:
     """Make columns of features, from left to right by their tiles.
 
     :param size: width and height of their image, px; None where they are not known, and then no right or
         bottom edge of a tile is taken for one of the image.
-    :param with_shapes: whether polygons are asked for.
     """
     row = sorted(row, key=_column)
     tiles = _boxes([one.tile for one in row])
@@ -82,7 +79,6 @@ def hold(row: Sequence[Seen], size: tuple[int, int] | None, *, with_shapes: bool
         cut=_cut(given, tiles, size or (np.inf, np.inf)),
         names=_objects([one.name for one in row]),
         scores=np.fromiter((one.score for one in row), np.float64, len(row)),
-        shapes=_objects([one.shape if with_shapes else None for one in row]),
     )
 
 

@@ -17,7 +17,7 @@ import orjson
 from osml_tasks.imagery.classes import with_top_score
 from osml_tasks.imagery.conflicts import Conflicts, find_conflicts
 from osml_tasks.imagery.held import Held, Mask, hold
-from osml_tasks.imagery.merge_options import MergeMethod, MergeOn, MergeOptions
+from osml_tasks.imagery.merge_options import MergeMethod, MergeOptions
 from osml_tasks.imagery.seen import Seen
 from osml_tasks.imagery.suppression import decay, suppress
 
@@ -54,7 +54,7 @@ def _by_rows(seen: Iterable[Seen], options: MergeOptions, sizes: Mapping[str, tu
             lines, waiting = waiting.settled(np.inf if another else top, options)
             yield from lines
         image, above = location, top
-        held = hold(list(row), sizes.get(location), with_shapes=options.on is MergeOn.POLYGON)
+        held = hold(list(row), sizes.get(location))
         waiting = waiting.with_row(held, options) if waiting else _first_row(held, options)
     if waiting:
         yield from waiting.settled(np.inf, options)[0]

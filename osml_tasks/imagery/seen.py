@@ -16,13 +16,12 @@ Box = tuple[float, float, float, float]
 
 
 class Seen(NamedTuple):
-    """A placed feature. A tuple, because a job makes millions of them.
+    """A placed feature: a tuple, because a job makes millions of them, and without its geometry, which few need.
 
     :ivar line: its JSON, without line end.
     :ivar location: the image's name.
     :ivar tile: the window that it was seen in.
     :ivar box: its ``imageBBox``, None where that is no box.
-    :ivar shape: its ``imageGeometry`` where that is a Polygon or MultiPolygon, as it came; else None.
     :ivar name: its best class.
     :ivar score: of that class.
     """
@@ -31,7 +30,6 @@ class Seen(NamedTuple):
     location: str
     tile: Box
     box: Box | None
-    shape: dict[str, Any] | None
     name: str
     score: float
 
@@ -43,11 +41,8 @@ class Seen(NamedTuple):
         """
         properties = orjson.loads(line)["properties"]
         source = properties["sourceMetadata"][-1]
-        shape = properties.get("imageGeometry")
-        if type(shape) is not dict or shape.get("type") not in ("Polygon", "MultiPolygon"):
-            shape = None
-        tile = tuple(source["tileBBox"])
-        return cls(line, source["location"], tile, _box(properties.get("imageBBox")), shape, *top_class(properties))
+        box = _box(properties.get("imageBBox"))
+        return cls(line, source["location"], tuple(source["tileBBox"]), box, *top_class(properties))
 
 
 def in_order(streams: Iterable[Iterable[Seen]], places: Mapping[str, int]) -> Iterator[Seen]:
