@@ -104,7 +104,7 @@ class ImageTiles:
         if threshold := known.merging.score_threshold:
             features = [one for one in features if top_class(one["properties"])[1] >= threshold]
         with self._environment(image):
-            place(features, window, self._transformer(job, tile.image, image))
+            place([(window, features)], self._transformer(job, tile.image, image))
         source = image.source | {"tileBBox": list(window.box)}
         add_provenance(features, job_id=job.job_id, source=source, inferred=inferred, properties=known.properties)
         return features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,20 @@ import orjson
 
 from osml_tasks.cli import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_TILES_FAILED, EXIT_USAGE
 from osml_tasks.cli.progress import follow
-from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, S3OperationError, VectorFileError
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    ExtensionRuntimeError,
+    ImageReadError,
+    S3OperationError,
+    VectorFileError,
+)
 from osml_tasks.jobs import JobState
 from osml_tasks.one_line import in_one_line
 from osml_tasks.result_files.target import FileFormat, Target, parse_target
 from osml_tasks.s3_uri import S3Uri
 
 if TYPE_CHECKING:
+    from osml_tasks.cli.views import Views
     from osml_tasks.job_handle import JobHandle
     from osml_tasks.job_status import JobStatus
 
@@ -71,20 +79,31 @@ def _as_target(context: click.Context, _: click.Parameter, value: str | None) ->
     return None if value is None else parse_target(value, context.meta[_FORMAT])
 
 
-def check_writable(output: Target | None, report: Path | None = None, *, of_images: bool = False) -> None:
+def check_writable(output: Target | None, *files: Path | None, of_images: bool = False) -> None:
     """Find out before the work whether its outcome can be written.
 
+    :param files: others that are to be written.
     :param of_images: whether there may be a file for each image.
     :raises ExtensionConfigurationError: it cannot.
     :raises S3OperationError: the output's bucket is not there, or not for us.
     """
     if output is not None:
         output.check_extra()
-        if output.per_image and not of_images:
-            raise ExtensionConfigurationError(f"{output.name!r} is a directory: name a file")
+        if not of_images:
+            refuse_directory(output)
         _check_place(output)
-    if report is not None:
-        _check_file(report)
+    for file in files:
+        if file is not None:
+            _check_file(file)
+
+
+def refuse_directory(output: Target | None) -> None:
+    """Refuse an output that takes a file of each image, where there are none.
+
+    :raises ExtensionConfigurationError: it is one.
+    """
+    if output is not None and output.per_image:
+        raise ExtensionConfigurationError(f"{output.name!r} is a directory: name a file")
 
 
 def _check_place(output: Target) -> None:
@@ -145,17 +164,21 @@ def finish(
     *,
     keep: bool = False,
     images: Sequence[str] = (),
+    views: Views | None = None,
 ) -> int:
     """Fetch result and report of an ended job, remove them from S3, and say how it went.
 
     :param keep: leave everything in S3 if tiles failed.
     :param images: names of the job's images, for an output that takes a file of each.
+    :param views: what is written besides, for people to look at.
     """
     report = handle.report()
     if status.state is JobState.COMPLETED and output is not None:
         with _result_stays(handle.job_id, output.name):
             handle.save_result(output.name, file_format=output.format, images=images)
         report["result"] = output.name
+        if views is not None:
+            _write_views(handle, views)
     if report_path is not None:
         with _result_stays(handle.job_id, str(report_path)):
             report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -163,6 +186,15 @@ def finish(
     if not (kept or status.is_unfinished_retry):
         handle.discard()
     return _say(status, report, output.name if output else None, kept)
+
+
+def _write_views(handle: JobHandle, views: Views) -> None:
+    with tempfile.TemporaryDirectory(prefix="osml-views-") as directory:
+        collection = Path(directory, "result.geojson")
+        with _result_stays(handle.job_id, "the map"):
+            handle.save_result(collection)
+            for path in views.write(collection):
+                click.echo(f"{path} is written")
 
 
 @contextmanager
@@ -173,7 +205,7 @@ def _result_stays(job_id: str, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, S3OperationError, VectorFileError) as error:
+    except (OSError, S3OperationError, VectorFileError, ImageReadError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ExtensionRuntimeError(
             f"{name} cannot be written: {why}. The result stays in S3; "

@@ -102,7 +102,8 @@ class Datasets:
         return AWSSession(self._session, endpoint_url=options.pop("endpoint", None)), options
 
     def _open(self, location: str) -> DatasetReader:
-        dataset = rasterio.open(gdal_path(location), driver=list(DRIVERS))
+        # As rasterio.open does, which takes no more than one driver.
+        dataset = DatasetReader(gdal_path(location), driver=list(DRIVERS))
         try:
             for file in dataset.files:
                 self._check(location_of(file))

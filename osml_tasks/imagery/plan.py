@@ -11,7 +11,6 @@ from osml_tasks.imagery.grid import windows
 from osml_tasks.imagery.image import Image, describe
 from osml_tasks.imagery.image_job import ImageJob
 from osml_tasks.imagery.options import ImageOptions
-from osml_tasks.imagery.roi import intersecting, outside, parse_roi
 from osml_tasks.imagery.window import Window
 from osml_tasks.sources import SourceTile
 from osml_tasks.tile import window_name
@@ -34,6 +33,17 @@ class ImagePlan:
     warnings: list[str]
 
     @property
+    def summary(self) -> Iterator[str]:
+        """What is cut from each image, a line each."""
+        size = self.job.cutting.tile_size
+        for image in self.job.images:
+            width, height = min(size, image.width), min(size, image.height)
+            yield (
+                f"{image.name} has {image.width} x {image.height} px, {image.bands} bands of {image.dtype}: "
+                f"{image.tiles} tiles of {width} x {height} px"
+            )
+
+    @property
     def local_dem(self) -> str | None:
         """The height model, if it is a file."""
         return self.dem if self.dem and not self.dem.startswith("s3://") else None
@@ -54,6 +64,8 @@ def plan_images(sources: Sequence[SourceTile], options: ImageOptions, datasets: 
             images.append(replace(image, tiles=len(cut)))
             whole.append(source)
     if not tiles:
+        from osml_tasks.imagery.roi import outside
+
         raise SourceError(outside(str(options.roi), [source.name for source in sources]))
     job = ImageJob(tuple(images), options.cutting, options.merging, options.properties)
     uses_dem = any(image.georeference and image.georeference.dem for image in images)
@@ -67,6 +79,8 @@ def _plan_image(source: SourceTile, options: ImageOptions, datasets: Datasets) -
         cut = windows(image.width, image.height, cutting.tile_size, cutting.overlap)
         if options.roi is None:
             return image, cut
+        from osml_tasks.imagery.roi import intersecting, parse_roi
+
         if image.georeference is None:
             raise SourceError(f"image {source.name!r} has no georeference, and --roi is in lon/lat: leave --roi out")
         meets = intersecting(cut, parse_roi(options.roi), image.georeference.transformer())
