@@ -7,7 +7,7 @@ Whatever else a model puts into ``properties`` passes through untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -110,16 +110,34 @@ def _check_depth(feature: Feature) -> None:
         raise ValueError("is nested more than 250 levels deep") from None
 
 
-def add_provenance(features: Iterable[Feature], *, job_id: str, tile: str, inferred: datetime) -> None:
+def add_properties(features: Iterable[Feature], properties: Mapping[str, Any]) -> None:
+    """Give each feature the user's properties; what a model gave under the same name is replaced."""
+    for feature in features:
+        feature["properties"].update(properties)
+
+
+def add_provenance(
+    features: Iterable[Feature],
+    *,
+    job_id: str,
+    tile: str,
+    inferred: datetime,
+    box: Sequence[int] | None = None,
+) -> None:
     """Say in each feature which job and tile it came from, and when the model answered.
 
     A ``sourceMetadata`` that the model gave itself is kept in front.
+
+    :param tile: its name, or its image's where it is a window of one.
+    :param box: of such a window, ``(min x, min y, max x, max y)`` in pixels of the image.
     """
     inference = {"jobId": job_id, "inferenceDT": timestamp(inferred)}
-    source: dict[str, str] = {"location": tile}
+    source: dict[str, Any] = {"location": tile}
     image_format = _FORMATS.get(PurePosixPath(tile).suffix.lower())
     if image_format:
         source["format"] = image_format
+    if box is not None:
+        source["tileBBox"] = list(box)
     for feature in features:
         properties = feature["properties"]
         properties["inferenceMetadata"] = inference

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osml_tasks.errors import UnparsableOutputError
-from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, add_provenance, join_lines, parse, to_lines
+from osml_tasks.features import (
+    COLLECTION_HEAD,
+    COLLECTION_TAIL,
+    add_properties,
+    add_provenance,
+    join_lines,
+    parse,
+    to_lines,
+)
 from osml_tasks.jobs import Reason
 from osml_tasks.report import TileFailure, report_lines
 
@@ -88,6 +96,22 @@ def test_provenance_is_added_behind_what_the_model_said() -> None:
         "inferenceMetadata": {"jobId": "job", "inferenceDT": "2026-01-02T03:04:05Z"},
         "sourceMetadata": [{"location": "orbit"}, {"location": "dir/a.TIF", "format": "GTIFF"}],
     }
+
+
+def test_a_window_of_an_image_is_named_by_its_box() -> None:
+    features = parse(collection({"type": "Feature"}))
+    add_provenance(
+        features, job_id="job", tile="scene.tif", inferred=datetime(2026, 1, 1, tzinfo=UTC), box=(512, 0, 1024, 512)
+    )
+    assert features[0]["properties"]["sourceMetadata"] == [
+        {"location": "scene.tif", "format": "GTIFF", "tileBBox": [512, 0, 1024, 512]}
+    ]
+
+
+def test_a_property_of_the_user_replaces_one_of_the_model() -> None:
+    features = parse(collection({"type": "Feature", "properties": {"mission": "model's", "score": 1}}))
+    add_properties(features, {"mission": "mine"})
+    assert features[0]["properties"] == {"mission": "mine", "score": 1}
 
 
 @given(st.lists(FEATURES, max_size=5), st.lists(st.integers(0, 400), max_size=8))
