@@ -32,7 +32,9 @@ def place_with_care(geometry: Geometry, transformer: Transformer) -> tuple[Geome
     unrolled = unroll(positions_of(paths), transformer)
     if not np.isfinite(unrolled).all():
         raise ValueError("has no place on the globe")
-    positions = iter(unrolled.round(DECIMALS).tolist())
+    unrolled[:, 0] -= 360 * math.floor((unrolled[:, 0].min().round(DECIMALS) + 180) / 360)
+    unrolled = unrolled.round(DECIMALS)
+    positions = iter(unrolled.tolist())
     whole = with_paths(geometry, iter([[next(positions) for _ in path] for path in paths]))
     cut, repaired = _cut(whole)
     return cut, _bbox(whole, cut, unrolled), repaired
@@ -98,12 +100,16 @@ def _cut(geometry: Geometry) -> tuple[Geometry, bool]:
     polygons = [[np.array(ring) for ring in rings] for rings in polygons]
     repaired = not all(_is_simple(ring) for rings in polygons for ring in rings)
     whole = _joined([_enclosed(rings) for rings in polygons], 2)
+    if not whole.area:
+        return _in_json(on_sheet(shapely.linestrings(polygons[0][0]))), True
     return _in_json(whole), repaired
 
 
 def _enclosed(rings: list[Floats]) -> Any:
+    """As ``make_valid`` has it: what an odd number of rings goes around."""
     outer = area_of(rings[0])
-    return outer.difference(shapely.union_all([area_of(ring) for ring in rings[1:]])) if rings[1:] else outer
+    holes = [area_of(ring) for ring in rings[1:]]
+    return outer.symmetric_difference(shapely.union_all(holes)) if holes else outer
 
 
 def _is_simple(ring: Floats) -> bool:
@@ -127,22 +133,23 @@ def _joined(geometries: list[Any], dimensions: int) -> Any:
 
 
 def _in_json(geometry: Any) -> Geometry:
+    if geometry.area:
+        # To round each position by itself may have a thin polygon cross itself.
+        geometry = shapely.set_precision(geometry, 10.0**-DECIMALS)
     rounded = shapely.transform(shapely.orient_polygons(geometry), lambda positions: positions.round(DECIMALS))
     made: Geometry = orjson.loads(shapely.to_geojson(rounded))
     return made
 
 
 def _bbox(whole: Geometry, cut: Geometry, unrolled: Floats) -> list[float]:
-    (west, south), (east, north) = unrolled.min(axis=0).round(DECIMALS), unrolled.max(axis=0).round(DECIMALS)
+    (west, south), (east, north) = unrolled.min(axis=0), unrolled.max(axis=0)
     around_pole = positions_of(paths_of(cut)[0])
     south, north = min(south, around_pole[:, 1].min()), max(north, around_pole[:, 1].max())
     if east - west >= 360 or _ends_a_round_away(whole):
         return [-180.0, float(south), 180.0, float(north)]
-    turn = 360 * math.floor((west + 180) / 360)
-    west, east = west - turn, east - turn
     if east > 180:
         east -= 360
-    return [float(number) for number in (west.round(DECIMALS), south, east.round(DECIMALS), north)]
+    return [round(float(number), DECIMALS) for number in (west, south, east, north)]
 
 
 def _ends_a_round_away(whole: Geometry) -> bool:
