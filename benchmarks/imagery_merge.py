@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -23,8 +24,8 @@ CPU_SECONDS = 10
 PEAK_MB = 1000
 
 _TILE_PX = 512
-_PITCH_PX = 458  # what an object is seen by: (512 / 458)² = 1.25 tiles
-_LINES_PER_OBJECT = (_TILE_PX / _PITCH_PX) ** 2
+_PITCH_PX = 457  # an object is seen by (512 / 457)² = 1.255 tiles, less at the image's edges
+_LINES_PER_OBJECT = 1.25
 _PX2_PER_OBJECT = 2000
 _IMAGE = "port.tif"
 _SEED = 20170522
@@ -123,27 +124,35 @@ def _tile(
     tile = (left, top, left + _TILE_PX, top + _TILE_PX)
     boxes = np.hstack((centres - halves, centres + halves)) + random.uniform(-1, 1, (len(centres), 4))
     boxes = np.clip(boxes, [tile[:2] * 2], [tile[2:] * 2]).round(2)
-    for box, score in zip(boxes.tolist(), random.uniform(0.4, 1, len(boxes)).round(4).tolist(), strict=True):
-        yield _line(box, score, tile)
+    scores, leans = random.uniform(0.4, 1, len(boxes)).round(4), random.uniform(0.05, 0.45, len(boxes))
+    for box, score, lean in zip(boxes.tolist(), scores.tolist(), leans.tolist(), strict=True):
+        yield _line(box, score, tile, lean)
 
 
-def _line(box: list[float], score: float, tile: tuple[int, ...]) -> bytes:
-    x, y, right, bottom = box
-    lon, lat, east, south = (
-        round(-70 + x * 4e-6, 7),
-        round(40 - y * 4e-6, 7),
-        round(-70 + right * 4e-6, 7),
-        round(40 - bottom * 4e-6, 7),
-    )
-    return (
-        f'{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":[[[{lon},{lat}],[{lon},{south}],'
-        f'[{east},{south}],[{east},{lat}],[{lon},{lat}]]]}},"bbox":[{lon},{south},{east},{lat}],"properties":{{'
-        f'"imageGeometry":{{"type":"Polygon","coordinates":[[[{x},{y}],[{right},{y}],[{right},{bottom}],'
-        f'[{x},{bottom}],[{x},{y}]]]}},"imageBBox":[{x},{y},{right},{bottom}],'
-        f'"featureClasses":[{{"iri":"ship","score":{score}}}],"inferenceMetadata":{{"jobId":"20251124-190000-0a1b2c3d",'
-        f'"inferenceDT":"2025-11-24T19:00:00Z"}},"sourceMetadata":[{{"location":"{_IMAGE}","format":"GTIFF",'
-        f'"tileBBox":[{tile[0]},{tile[1]},{tile[2]},{tile[3]}]}}]}}}}\n'
-    ).encode()
+def _line(box: list[float], score: float, tile: tuple[int, ...], lean: float) -> bytes:
+    """A feature as a worker places it, with a leaning box in its box: as models draw what is not upright."""
+    left, top, right, bottom = box
+    across, down = lean * (right - left), lean * (bottom - top)
+    corners = [(left + across, top), (right, top + down), (right - across, bottom), (left, bottom - down)]
+    ring = [(round(x, 2), round(y, 2)) for x, y in (*corners, corners[0])]
+    west, north, east, south = (_degrees(value) for value in box)
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[(_degrees(x), -_degrees(y)) for x, y in reversed(ring)]]},
+        "bbox": [west, -south, east, -north],
+        "properties": {
+            "imageGeometry": {"type": "Polygon", "coordinates": [ring]},
+            "imageBBox": box,
+            "featureClasses": [{"iri": "ship", "score": score}],
+            "inferenceMetadata": {"jobId": "20251124-190000-0a1b2c3d", "inferenceDT": "2025-11-24T19:00:00Z"},
+            "sourceMetadata": [{"location": _IMAGE, "format": "GTIFF", "tileBBox": tile}],
+        },
+    }
+    return orjson.dumps(feature, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _degrees(pixels: float) -> float:
+    return round(pixels * 4e-6, 7)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Held:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers may be as large as JSON has them
 def hold(row: Sequence[Seen], size: tuple[int, int] | None) -> Held:
     """Make columns of features, from left to right by their tiles.
 

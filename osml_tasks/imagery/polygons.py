@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
-from osml_tasks.geometry import is_number
+from osml_tasks.geometry import check_geometry, is_number
 
 Shapes = NDArray[np.object_]
 
@@ -78,7 +78,7 @@ def _from_rings(rings: list[list[Any]]) -> Shapes:
 
 def _by_itself(drawn: dict[str, Any]) -> Any:
     try:
+        check_geometry(drawn)
         return shapely.force_2d(shape(drawn))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, shapely.errors.ShapelyError):
-        # What a model has drawn there is no polygon at all.
+    except (ValueError, shapely.errors.ShapelyError):
         return None
