@@ -43,7 +43,7 @@ def output_options(required: bool) -> Callable[[Command], Command]:
         ),
         click.option(
             "--format",
-            type=click.Choice([*FileFormat]),
+            type=click.Choice([one.value for one in FileFormat]),
             is_eager=True,
             expose_value=False,
             callback=_keep_format,
@@ -154,7 +154,7 @@ def finish(
     report = handle.report()
     if status.state is JobState.COMPLETED and output is not None:
         with _result_stays(handle.job_id, output.name):
-            handle.save_result(output.name, file_format=output.format, images=images)
+            handle.save_result(output.name, file_format=output.format.value, images=images)
         report["result"] = output.name
     if report_path is not None:
         with _result_stays(handle.job_id, str(report_path)):
