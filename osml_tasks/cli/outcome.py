@@ -51,7 +51,7 @@ def output_options(required: bool) -> Callable[[Command], Command]:
         ),
         click.option(
             "--format",
-            type=click.Choice([*FileFormat]),
+            type=click.Choice([one.value for one in FileFormat]),
             is_eager=True,
             expose_value=False,
             callback=_keep_format,
@@ -175,7 +175,7 @@ def finish(
     report = handle.report()
     if status.state is JobState.COMPLETED and output is not None:
         with _result_stays(handle.job_id, output.name):
-            handle.save_result(output.name, file_format=output.format, images=images)
+            handle.save_result(output.name, file_format=output.format.value, images=images)
         report["result"] = output.name
         if views is not None:
             _write_views(handle, views)

@@ -98,8 +98,10 @@ def survey(lines: Iterable[bytes]) -> Layout:
     has_blanks, count = False, 0
     for line in lines:
         feature = orjson.loads(line)
-        for source, value in row_of(feature).items():
-            kinds.setdefault(source, set()).add(_kind(value))
+        for name, value in feature["properties"].items():
+            kinds.setdefault(name, set()).add(_kind(value))
+        if "id" in feature:
+            kinds.setdefault(Added.ID, set()).add(_kind(feature["id"]))
         if len(kinds) > _MOST_COLUMNS:
             raise VectorFileError(f"the features have properties of more than {_MOST_COLUMNS:,} names")
         geometry = feature["geometry"]

@@ -21,9 +21,11 @@ from osml_tasks.result_files.lines import read_features
 from osml_tasks.result_files.target import FileFormat
 
 _GEOMETRY = "geometry"
-_MOST_FEATURES = 10_000
+_MOST_FEATURES = 1_000
 _MOST_BYTES = 16 * 1024 * 1024
 """How much is made into columns at a time, B of lines."""
+_ROW_GROUP_BYTES = 64 * 1024 * 1024
+"""From which size on columns are written to GeoParquet as a group, B in memory."""
 _TYPES = {
     Storage.BOOLEAN: pa.bool_(),
     Storage.INTEGER: pa.int64(),
@@ -54,27 +56,43 @@ def write_vector_file(collection: Path, file: Path, file_format: FileFormat, lay
 
 def _write_parquet(collection: Path, file: Path, _: FileFormat, __: str, layout: Layout) -> None:
     schema = _schema(layout)
-    kinds: set[str] = set()
-    box = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    extent = _Extent()
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        group: list[pa.RecordBatch] = []
         for features in _batches(read_features(collection)):
             shapes = _shapes(features)
-            kinds |= _kinds(shapes)
-            bounds = shapely.total_bounds(shapes)
-            box = np.concatenate((np.fmin(box[:2], bounds[:2]), np.fmax(box[2:], bounds[2:])))
-            writer.write_batch(_table(features, shapely.to_wkb(shapes, flavor="iso"), layout.columns, schema))
-        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": sorted(kinds)}
-        if np.isfinite(box).all():
-            column["bbox"] = box.tolist()
+            extent.add(shapes)
+            group.append(_table(features, shapely.to_wkb(shapes, flavor="iso"), layout.columns, schema))
+            if sum(batch.nbytes for batch in group) >= _ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(group, schema))
+                group = []
+        writer.write_table(pa.Table.from_batches(group, schema))
         # No CRS is written: that is OGC:CRS84, which GeoJSON has.
+        column = {"encoding": "WKB", **extent.said}
         head = {"version": "1.1.0", "primary_column": _GEOMETRY, "columns": {_GEOMETRY: column}}
         writer.add_key_value_metadata({"geo": orjson.dumps(head).decode()})
 
 
-def _kinds(shapes: Any) -> set[str]:
-    """What GeoParquet calls the types of some shapes."""
-    some = shapes[~shapely.is_missing(shapes)]
-    return {f"{shape.geom_type} Z" if shape.has_z else shape.geom_type for shape in some}
+class _Extent:
+    """Which types of geometries GeoParquet is told of, and the box around them."""
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+        self._box = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def add(self, shapes: Any) -> None:
+        some = shapes[~shapely.is_missing(shapes)]
+        self._kinds |= {f"{shape.geom_type} Z" if shape.has_z else shape.geom_type for shape in some}
+        if not len(some):
+            return
+        bounds = shapely.total_bounds(some)
+        self._box = np.concatenate((np.fmin(self._box[:2], bounds[:2]), np.fmax(self._box[2:], bounds[2:])))
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Types and box; no box around nothing."""
+        box = {"bbox": self._box.tolist()} if np.isfinite(self._box).all() else {}
+        return {"geometry_types": sorted(self._kinds), **box}
 
 
 def _write_by_gdal(collection: Path, file: Path, file_format: FileFormat, layer: str, layout: Layout) -> None:

@@ -70,6 +70,17 @@ def test_an_interrupted_write_leaves_nothing(s3: S3Manager, fleet: Fleet) -> Non
     assert fleet.s3.list_multipart_uploads(Bucket=INPUTS).get("Uploads", []) == []
 
 
+def test_an_interrupted_write_leaves_others_alone(s3: S3Manager, fleet: Fleet) -> None:
+    other = fleet.s3.create_multipart_upload(Bucket=INPUTS, Key="s3-tests/out.geojsonl")
+    with pytest.raises(ZeroDivisionError), s3.writer(under("out.geojson")) as file:
+        file.write(b"x" * 40_000_000)
+        raise ZeroDivisionError
+    left = fleet.s3.list_multipart_uploads(Bucket=INPUTS).get("Uploads", [])
+    assert [upload["UploadId"] for upload in left] == [other["UploadId"]]
+    s3.abort_uploads(HERE)
+    assert fleet.s3.list_multipart_uploads(Bucket=INPUTS).get("Uploads", []) == []
+
+
 def test_a_download_that_fails_leaves_no_file(s3: S3Manager, tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFoundError):
         s3.download(under("missing"), tmp_path / "out")

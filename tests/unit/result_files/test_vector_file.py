@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -246,6 +247,19 @@ def test_what_fails_in_between_is_what_is_raised(
     monkeypatch.setattr(vector_file, "_table", interrupted)
     with pytest.raises(KeyboardInterrupt):
         written(tmp_path, file_format, [feature(point(0, 0))])
+
+
+@every_format
+def test_a_full_disk_is_said_not_taken_for_the_end(tmp_path: Path, file_format: FileFormat) -> None:
+    features = [feature(point(n, n), text=str(n) * 100) for n in range(3_000)]
+    collection = write_collection(tmp_path, features)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises((VectorFileError, OSError)):
+            write_vector_file(collection, tmp_path / f"out.{file_format}", file_format, "ships")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @every_format
