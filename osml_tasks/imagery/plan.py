@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from osml_tasks.errors import SourceError
+from osml_tasks.errors import ExtensionConfigurationError, SourceError
+from osml_tasks.imagery.cutting import Cutting
 from osml_tasks.imagery.datasets import Datasets
+from osml_tasks.imagery.georeference import Transformer
 from osml_tasks.imagery.grid import windows
 from osml_tasks.imagery.image import Image, describe
 from osml_tasks.imagery.image_job import ImageJob
 from osml_tasks.imagery.options import ImageOptions
+from osml_tasks.imagery.roi import footprint, intersecting, parse_roi, roi_outside, roi_without_georeference
 from osml_tasks.imagery.window import Window
 from osml_tasks.sources import SourceTile
 from osml_tasks.tile import window_name
@@ -52,39 +55,45 @@ class ImagePlan:
 def plan_images(sources: Sequence[SourceTile], options: ImageOptions, datasets: Datasets) -> ImagePlan:
     """Open some images, and find out where their tiles lie.
 
-    :raises SourceError: one cannot be cut as asked, or none meets the region of interest.
+    :raises SourceError: one cannot be cut as asked.
+    :raises ExtensionConfigurationError: the region of interest is none, or meets none of the images.
     """
+    roi = None if options.roi is None else parse_roi(options.roi)
     images: list[Image] = []
     whole: list[SourceTile] = []
     tiles: list[SourceTile] = []
+    beside: list[ExtensionConfigurationError] = []
     for source in sources:
-        image, cut = _plan_image(source, options, datasets)
-        if cut:
-            tiles += [_tile(source, len(images), window) for window in cut]
-            images.append(replace(image, tiles=len(cut)))
-            whole.append(source)
-    if not tiles:
-        from osml_tasks.imagery.roi import outside
-
-        raise SourceError(outside(str(options.roi), [source.name for source in sources]))
+        with datasets.open(_location(source)) as dataset, datasets.environment(options.dem):
+            image = describe(dataset, source.name, options.cutting, height=options.height, dem=options.dem)
+            cut = _windows(image, options.cutting)
+            if roi is not None:
+                transformer = _transformer(image)
+                met = intersecting(cut, roi, transformer)
+                if not met.any():
+                    whole_image = Window(y=0, x=0, width=image.width, height=image.height)
+                    beside.append(roi_outside(roi, image.name, footprint(whole_image, transformer)))
+                    continue
+                cut = [window for window, is_met in zip(cut, met, strict=True) if is_met]
+        tiles += [_tile(source, len(images), window) for window in cut]
+        images.append(replace(image, tiles=len(cut)))
+        whole.append(source)
+    if not images:
+        raise beside[0]
     job = ImageJob(tuple(images), options.cutting, options.merging, options.properties)
     uses_dem = any(image.georeference and image.georeference.dem for image in images)
-    return ImagePlan(job, whole, tiles, options.dem if uses_dem else None, [*_warnings(images)])
+    warnings = [*_warnings(images), *map(str, beside)]
+    return ImagePlan(job, whole, tiles, options.dem if uses_dem else None, warnings)
 
 
-def _plan_image(source: SourceTile, options: ImageOptions, datasets: Datasets) -> tuple[Image, list[Window]]:
-    cutting = options.cutting
-    with datasets.open(_location(source)) as dataset, datasets.environment(options.dem):
-        image = describe(dataset, source.name, cutting, height=options.height, dem=options.dem)
-        cut = windows(image.width, image.height, cutting.tile_size, cutting.overlap)
-        if options.roi is None:
-            return image, cut
-        from osml_tasks.imagery.roi import intersecting, parse_roi
+def _windows(image: Image, cutting: Cutting) -> list[Window]:
+    return windows(image.width, image.height, cutting.tile_size, cutting.overlap)
 
-        if image.georeference is None:
-            raise SourceError(f"image {source.name!r} has no georeference, and --roi is in lon/lat: leave --roi out")
-        meets = intersecting(cut, parse_roi(options.roi), image.georeference.transformer())
-        return image, [window for window, is_met in zip(cut, meets, strict=True) if is_met]
+
+def _transformer(image: Image) -> Transformer:
+    if image.georeference is None:
+        raise roi_without_georeference(image.name)
+    return image.georeference.transformer()
 
 
 def _location(source: SourceTile) -> str:
