@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 
 from osml_tasks.result_files.by_image import split_by_image
 from osml_tasks.result_files.lines import feature_lines, lines_of, read_features
 from osml_tasks.result_files.target import FileFormat, Target
 from osml_tasks.s3 import S3Manager, S3Uri
-from osml_tasks.whole_file import written_whole
+from osml_tasks.whole_file import is_stream, written_whole
 
 Place = Path | S3Uri
 
@@ -78,11 +79,15 @@ def _converted(collection: Path, directory: Path, name: Path, file_format: FileF
 
 
 def _bring(s3: S3Manager, file: Path, place: Place) -> None:
-    if isinstance(place, Path):
+    if isinstance(place, Path) and not is_stream(place):
         file.replace(place)
-    else:
-        with file.open("rb") as opened:
+        return
+    with file.open("rb") as opened:
+        if isinstance(place, S3Uri):
             s3.upload(place, opened)
+        else:
+            with place.open("wb") as stream:
+                copyfileobj(opened, stream)
 
 
 def _write(s3: S3Manager, place: Place, chunks: Iterable[bytes]) -> None:
@@ -95,7 +100,7 @@ def _write(s3: S3Manager, place: Place, chunks: Iterable[bytes]) -> None:
 def _scratch(place: Place) -> Iterator[Path]:
     """A directory for what is not ready yet, on the file system that it is for; gone afterwards."""
     beside = None
-    if isinstance(place, Path):
+    if isinstance(place, Path) and (place.is_dir() or not is_stream(place)):
         beside = place if place.is_dir() else place.parent
     with TemporaryDirectory(prefix=".osml-tasks-", dir=beside) as directory:
         yield Path(directory)

@@ -121,6 +121,16 @@ def test_what_cannot_be_written_leaves_nothing(
     assert [*scratch.iterdir()] == []
 
 
+@pytest.mark.parametrize("file_format", ["geojson", "geojsonl", "fgb", "parquet"])  # those with room in a pipe
+def test_a_pipe_is_written_to(s3: S3Manager, scratch: Path, file_format: str) -> None:
+    reading, writing = os.pipe()
+    save(s3, RESULT, parse_target(f"/proc/self/fd/{writing}", file_format))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert numbers(pipe.read(), file_format) == [0, 1, 2, 3]
+    assert [*scratch.iterdir()] == []
+
+
 def test_detect_and_result_write_what_the_ending_says(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {"a": {"features": 3}, "b": {}})
     report = tmp_path / "report.json"
