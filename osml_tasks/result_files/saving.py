@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 
@@ -34,7 +34,7 @@ def save(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str] = (
     else:
         with _scratch(target.place) as directory:
             collection = _fetched(s3, result, directory)
-            _bring(s3, _converted(collection, directory, Path(target.place.name), target.format), target.place)
+            _bring(s3, _converted(collection, directory, PurePath(target.place.name).stem, target.format), target.place)
 
 
 def _save_by_image(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str]) -> None:
@@ -42,9 +42,7 @@ def _save_by_image(s3: S3Manager, result: S3Uri, target: Target, images: Sequenc
         parts = directory / "images"
         parts.mkdir()
         split = split_by_image(_fetched(s3, result, directory), images, parts)
-        files = [
-            _converted(part, directory, Path(f"{part.stem}.{target.format}"), target.format) for part in split.values()
-        ]
+        files = [_converted(part, directory, part.stem, target.format) for part in split.values()]
         if isinstance(target.place, Path):
             target.place.mkdir(exist_ok=True)
         for file in files:
@@ -61,9 +59,9 @@ def _fetched(s3: S3Manager, result: S3Uri, directory: Path) -> Path:
     return collection
 
 
-def _converted(collection: Path, directory: Path, name: Path, file_format: FileFormat) -> Path:
-    """A FeatureCollection's file in another format, under a name in the directory."""
-    file = directory / "made" / name
+def _converted(collection: Path, directory: Path, stem: str, file_format: FileFormat) -> Path:
+    """A FeatureCollection's file in another format; with its ending, by which GDAL tells a file from a directory."""
+    file = directory / "made" / f"{stem}.{file_format}"
     file.parent.mkdir(exist_ok=True)
     if file_format is FileFormat.GEOJSON:
         return collection.rename(file)
@@ -74,7 +72,7 @@ def _converted(collection: Path, directory: Path, name: Path, file_format: FileF
     # What it imports takes longer than most results do.
     from osml_tasks.result_files.vector_file import write_vector_file
 
-    write_vector_file(collection, file, file_format, layer=name.stem)
+    write_vector_file(collection, file, file_format, layer=stem)
     return file
 
 

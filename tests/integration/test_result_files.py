@@ -171,5 +171,7 @@ def test_a_handle_saves_in_every_format(here: Fleet, tiles: Path, tmp_path: Path
         handle.save_result(tmp_path / name)
     handle.save_result(os.fspath(tmp_path / "other"), file_format="fgb")
     assert len(pyogrio.read_dataframe(tmp_path / "out.gpkg")) == 2
-    assert len(pyogrio.read_dataframe(tmp_path / "other")) == 2
+    (tmp_path / "other").rename(tmp_path / "other.fgb")
+    assert (len(pyogrio.read_dataframe(tmp_path / "other.fgb")), (tmp_path / "other.fgb").is_file()) == (2, True)
+    assert pyogrio.list_layers(tmp_path / "other.fgb")[0][0] == "other"
     handle.discard()
