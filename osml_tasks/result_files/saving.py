@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
+from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 
 from osml_tasks.result_files.by_image import split_by_image
 from osml_tasks.result_files.lines import feature_lines, lines_of, read_features
 from osml_tasks.result_files.target import FileFormat, Target
 from osml_tasks.s3 import S3Manager, S3Uri
-from osml_tasks.whole_file import written_whole
+from osml_tasks.whole_file import is_stream, written_whole
 
 Place = Path | S3Uri
 
@@ -33,7 +34,7 @@ def save(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str] = (
     else:
         with _scratch(target.place) as directory:
             collection = _fetched(s3, result, directory)
-            _bring(s3, _converted(collection, directory, Path(target.place.name), target.format), target.place)
+            _bring(s3, _converted(collection, directory, PurePath(target.place.name).stem, target.format), target.place)
 
 
 def _save_by_image(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str]) -> None:
@@ -41,9 +42,7 @@ def _save_by_image(s3: S3Manager, result: S3Uri, target: Target, images: Sequenc
         parts = directory / "images"
         parts.mkdir()
         split = split_by_image(_fetched(s3, result, directory), images, parts)
-        files = [
-            _converted(part, directory, Path(f"{part.stem}.{target.format}"), target.format) for part in split.values()
-        ]
+        files = [_converted(part, directory, part.stem, target.format) for part in split.values()]
         if isinstance(target.place, Path):
             target.place.mkdir(exist_ok=True)
         for file in files:
@@ -60,9 +59,9 @@ def _fetched(s3: S3Manager, result: S3Uri, directory: Path) -> Path:
     return collection
 
 
-def _converted(collection: Path, directory: Path, name: Path, file_format: FileFormat) -> Path:
-    """A FeatureCollection's file in another format, under a name in the directory."""
-    file = directory / "made" / name
+def _converted(collection: Path, directory: Path, stem: str, file_format: FileFormat) -> Path:
+    """A FeatureCollection's file in another format; with its ending, by which GDAL tells a file from a directory."""
+    file = directory / "made" / f"{stem}.{file_format}"
     file.parent.mkdir(exist_ok=True)
     if file_format is FileFormat.GEOJSON:
         return collection.rename(file)
@@ -73,16 +72,20 @@ def _converted(collection: Path, directory: Path, name: Path, file_format: FileF
     # What it imports takes longer than most results do.
     from osml_tasks.result_files.vector_file import write_vector_file
 
-    write_vector_file(collection, file, file_format, layer=name.stem)
+    write_vector_file(collection, file, file_format, layer=stem)
     return file
 
 
 def _bring(s3: S3Manager, file: Path, place: Place) -> None:
-    if isinstance(place, Path):
+    if isinstance(place, Path) and not is_stream(place):
         file.replace(place)
-    else:
-        with file.open("rb") as opened:
+        return
+    with file.open("rb") as opened:
+        if isinstance(place, S3Uri):
             s3.upload(place, opened)
+        else:
+            with place.open("wb") as stream:
+                copyfileobj(opened, stream)
 
 
 def _write(s3: S3Manager, place: Place, chunks: Iterable[bytes]) -> None:
@@ -95,7 +98,7 @@ def _write(s3: S3Manager, place: Place, chunks: Iterable[bytes]) -> None:
 def _scratch(place: Place) -> Iterator[Path]:
     """A directory for what is not ready yet, on the file system that it is for; gone afterwards."""
     beside = None
-    if isinstance(place, Path):
+    if isinstance(place, Path) and (place.is_dir() or not is_stream(place)):
         beside = place if place.is_dir() else place.parent
     with TemporaryDirectory(prefix=".osml-tasks-", dir=beside) as directory:
         yield Path(directory)

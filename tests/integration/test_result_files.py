@@ -121,6 +121,16 @@ def test_what_cannot_be_written_leaves_nothing(
     assert [*scratch.iterdir()] == []
 
 
+@pytest.mark.parametrize("file_format", ["geojson", "geojsonl", "fgb", "parquet"])  # those with room in a pipe
+def test_a_pipe_is_written_to(s3: S3Manager, scratch: Path, file_format: str) -> None:
+    reading, writing = os.pipe()
+    save(s3, RESULT, parse_target(f"/proc/self/fd/{writing}", file_format))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert numbers(pipe.read(), file_format) == [0, 1, 2, 3]
+    assert [*scratch.iterdir()] == []
+
+
 def test_detect_and_result_write_what_the_ending_says(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {"a": {"features": 3}, "b": {}})
     report = tmp_path / "report.json"
@@ -161,5 +171,7 @@ def test_a_handle_saves_in_every_format(here: Fleet, tiles: Path, tmp_path: Path
         handle.save_result(tmp_path / name)
     handle.save_result(os.fspath(tmp_path / "other"), file_format="fgb")
     assert len(pyogrio.read_dataframe(tmp_path / "out.gpkg")) == 2
-    assert len(pyogrio.read_dataframe(tmp_path / "other")) == 2
+    (tmp_path / "other").rename(tmp_path / "other.fgb")
+    assert (len(pyogrio.read_dataframe(tmp_path / "other.fgb")), (tmp_path / "other.fgb").is_file()) == (2, True)
+    assert pyogrio.list_layers(tmp_path / "other.fgb")[0][0] == "other"
     handle.discard()

@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "osml_tasks"
 HEAVY = {
     *("boto3", "botocore", "obstore", "numpy", "rasterio", "skimage", "celery", "pydantic", "rich"),
-    *("aiohttp", "aws_embedded_metrics", "geojson", "scipy", "PIL", "shapely", "pyproj", "geopandas"),
+    *(
+        "aiohttp",
+        "aws_embedded_metrics",
+        "geojson",
+        "scipy",
+        "PIL",
+        "shapely",
+        "pyproj",
+        "geopandas",
+        "pyarrow",
+        "pyogrio",
+    ),
     *("s3transfer", "urllib3", "redis", "kombu", "orjson", "asyncio"),
 }
 # What `osml-tasks detect` loads to start a job and to follow it, and what only some of its calls need.
