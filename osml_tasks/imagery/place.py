@@ -3,7 +3,8 @@
 What a feature's ``properties`` say of it afterwards:
 
 - ``imageGeometry`` and ``imageBBox``: in pixels of the image, where its shape is known;
-- ``placementError``: what was wrong with the shape that the model gave, or that it has no place on the globe;
+- ``placementError``: what is wrong with the shape or the box that the model gave, or that the shape has no
+  place on the globe;
 - ``outsideTile``: true where it reaches beyond its tile by more than a pixel;
 - ``geometryRepaired``: true where the polygon crossed itself, and ``geometry`` is a valid one made of it.
 """
