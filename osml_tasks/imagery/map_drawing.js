@@ -10,6 +10,7 @@ const REACH = 5; // CSS px from a line that a click still hits
 const map = at("map"), pen = map.getContext("2d");
 const hidden = new Set();
 let image = null, threshold = 0, selected = -1, hovered = -1;
+let isWhole = true; // the image fills the map, and does so when the window changes
 const view = { x: 0, y: 0, scale: 1 }; // image px at the top left, CSS px for one of the image
 
 const isShown = (i) => image.scores[i] >= threshold && !hidden.has(image.classes[i]);
@@ -18,6 +19,7 @@ const nameOf = (i) => data.classes[image.classes[i]].name || "no class";
 
 const fitScale = () => Math.min(map.clientWidth / image.width, map.clientHeight / image.height) * 0.96;
 const fit = () => {
+  isWhole = true;
   view.scale = fitScale();
   view.x = (image.width - map.clientWidth / view.scale) / 2;
   view.y = (image.height - map.clientHeight / view.scale) / 2;
@@ -25,12 +27,14 @@ const fit = () => {
 };
 const zoom = (factor, x = map.clientWidth / 2, y = map.clientHeight / 2) => {
   const before = view.scale;
+  isWhole = false;
   view.scale = Math.min(Math.max(before * factor, fitScale() / 4), Math.max(64, fitScale()));
   view.x += x / before - x / view.scale;
   view.y += y / before - y / view.scale;
   draw();
 };
 const pan = (x, y) => {
+  isWhole = false;
   view.x -= x / view.scale;
   view.y -= y / view.scale;
   // Some of the image always stays in sight.

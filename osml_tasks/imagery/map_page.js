@@ -1,7 +1,7 @@
 // Pointer, keys and buttons; and the beginning.
 
 const pointers = new Map();
-let moved = 0, isWhole = true;
+let moved = 0;
 const spot = (event) => {
   const box = map.getBoundingClientRect();
   return { x: event.clientX - box.left, y: event.clientY - box.top };
@@ -22,12 +22,10 @@ map.addEventListener("pointermove", (event) => {
     if (moved > 3) {
       map.classList.add("moving");
       at("tip").hidden = true;
-      isWhole = false;
       pan(now.x - before.x, now.y - before.y);
     }
   } else {
     moved = Infinity;
-    isWhole = false;
     pinch(event.pointerId, now, before);
   }
   pointers.set(event.pointerId, now);
@@ -70,7 +68,6 @@ map.addEventListener("wheel", (event) => {
   event.preventDefault();
   if (!image) return;
   const { x, y } = spot(event);
-  isWhole = false;
   zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : event.ctrlKey ? 0.01 : 0.0018)), x, y);
 }, { passive: false });
 
@@ -83,16 +80,16 @@ map.addEventListener("keydown", (event) => {
   const act = KEYS[event.key] || KEYS[event.key.toLowerCase()];
   if (!act || !image || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  isWhole = event.key === "0" || (isWhole && "npEscape".includes(event.key));
   act();
 });
-at("closer").addEventListener("click", () => { isWhole = false; zoom(1.5); });
-at("farther").addEventListener("click", () => { isWhole = false; zoom(1 / 1.5); });
-at("fit").addEventListener("click", () => { isWhole = true; fit(); });
+at("closer").addEventListener("click", () => zoom(1.5));
+at("farther").addEventListener("click", () => zoom(1 / 1.5));
+at("fit").addEventListener("click", fit);
 at("threshold").addEventListener("input", () => { at("threshold").dataset.moved = "yes"; setThreshold(); });
 at("all").addEventListener("click", () => { hidden.clear(); update(); });
-at("image").addEventListener("change", () => { isWhole = true; show(Number(at("image").value)); });
+at("image").addEventListener("change", () => show(Number(at("image").value)));
 new ResizeObserver(() => { if (image) { isWhole ? fit() : draw(); paintHistogram(); } }).observe(map);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (image) paintHistogram(); });
 
 // ---- Begin
 

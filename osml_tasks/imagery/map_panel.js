@@ -114,6 +114,7 @@ const step = (way) => {
   if (k < 0 || k >= byScore.length) return;
   const [x, y] = middle(byScore[k]);
   if (x < 0 || x > map.clientWidth || y < 0 || y > map.clientHeight) {
+    isWhole = false;
     view.x += (x - map.clientWidth / 2) / view.scale;
     view.y += (y - map.clientHeight / 2) / view.scale;
   }
@@ -129,6 +130,7 @@ const setThreshold = () => {
 
 const show = async (place) => {
   const loaded = await load(data.images[place]);
+  if (at("image").value !== String(place)) return; // another was chosen meanwhile
   image = loaded;
   selected = hovered = -1;
   select(-1);
