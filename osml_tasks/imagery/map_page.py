@@ -29,6 +29,7 @@ MOST_DETECTIONS = 100_000
 """A page draws no more: it stays quick, and some ten megabytes long."""
 
 _KNOWN_IN_A_BLOCK = 500  # detections whose text is packed together: a click unpacks no more
+_SCRIPTS = ("map_data.js", "map_drawing.js", "map_panel.js", "map_page.js")  # one, as a browser sees them
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -55,7 +56,7 @@ def write_map(
 
 
 def _page(title: str, data: dict[str, Any]) -> bytes:
-    style, script = _file("map_page.css"), _file("map_page.js")
+    style, script = _file("map_page.css"), "\n".join(map(_file, _SCRIPTS))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     parts = {
         "policy": policy,
