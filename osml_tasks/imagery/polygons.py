@@ -54,8 +54,8 @@ def _four_cornered(shapes: Shapes) -> NDArray[np.bool_]:
     return np.asarray(found, np.bool_)
 
 
-def _corners(shapes: Shapes) -> Floats:
-    corners: Floats = shapely.get_coordinates(shapes).reshape(-1, _CLOSED_RING, 2)[:, :-1]
+def _corners(shapes: Shapes) -> convex.Corners:
+    corners: convex.Corners = shapely.get_coordinates(shapes).view(np.complex128).reshape(-1, _CLOSED_RING)[:, :-1]
     return corners
 
 
