@@ -12,9 +12,9 @@ from osml_tasks.imagery.held import Floats, Held, Mask, Places
 from osml_tasks.imagery.merge_options import MergeOn, MergeOptions
 from osml_tasks.imagery.polygons import polygons, shared_areas
 
-_AT_ONCE = 16_384
+_AT_ONCE = 8192
 """Features whose neighbours are looked up in one go: where they lie densely, these are many."""
-_SLACK = 1 - 1e-6
+_SLACK = 1 - 1e-6  # more than what rounding may take from an upper bound
 _DIGITS = 9
 """An overlap has so many: in which way it was computed is to make no difference."""
 
@@ -50,7 +50,7 @@ class Conflicts:
         )
 
 
-NO_CONFLICTS = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_NONE = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 @np.errstate(all="ignore")  # numbers may be as large as JSON has them
@@ -59,15 +59,17 @@ def find_conflicts(held: Held, since: int, options: MergeOptions) -> Conflicts:
 
     Two features are one where different tiles saw the same class, their boxes meet inside both tiles, and they
     overlap by ``options.iou``: their intersection over their union. A feature that is cut off at its tile's edge
-    is one with what covers it by as much: there it is their intersection over its own area.
+    is one with what covers it by as much: there it is their intersection over its own area. It is measured on
+    polygons where both have one, else on boxes; points and lines have boxes of at least 3 px a side.
 
     :param since: how many of what is held is not new.
     """
-    found = NO_CONFLICTS
+    found = _NONE
+    least = max(round(options.iou, _DIGITS), 10**-_DIGITS)
     for first, second in _neighbours(held, since):
         overlap = _overlap(held, first, second, options)
         pairs = Conflicts(first, second, overlap)
-        found = found.followed_by(pairs.take(overlap >= np.round(options.iou, _DIGITS)))
+        found = found.followed_by(pairs.take(overlap >= least))
     return found
 
 
