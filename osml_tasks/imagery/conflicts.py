@@ -10,12 +10,13 @@ import shapely
 
 from osml_tasks.imagery.held import Floats, Held, Mask, Places
 from osml_tasks.imagery.merge_options import MergeOn, MergeOptions
-from osml_tasks.imagery.polygons import Shapes, polygons
+from osml_tasks.imagery.polygons import polygons, shared_areas
 
-_AT_ONCE = 16_384
+_AT_ONCE = 8192
 """Features whose neighbours are looked up in one go: where they lie densely, these are many."""
-_SLACK = 1 - 1e-9
-_CORNERS_OF_A_BOX = 5
+_SLACK = 1 - 1e-6  # more than what rounding may take from an upper bound
+_DIGITS = 9
+"""An overlap has so many: in which way it was computed is to make no difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Conflicts:
         )
 
 
-NO_CONFLICTS = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_NONE = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 @np.errstate(all="ignore")  # numbers may be as large as JSON has them
@@ -58,15 +59,17 @@ def find_conflicts(held: Held, since: int, options: MergeOptions) -> Conflicts:
 
     Two features are one where different tiles saw the same class, their boxes meet inside both tiles, and they
     overlap by ``options.iou``: their intersection over their union. A feature that is cut off at its tile's edge
-    is one with what covers it by as much: there it is their intersection over its own area.
+    is one with what covers it by as much: there it is their intersection over its own area. It is measured on
+    polygons where both have one, else on boxes; points and lines have boxes of at least 3 px a side.
 
     :param since: how many of what is held is not new.
     """
-    found = NO_CONFLICTS
+    found = _NONE
+    least = max(round(options.iou, _DIGITS), 10**-_DIGITS)
     for first, second in _neighbours(held, since):
         overlap = _overlap(held, first, second, options)
         pairs = Conflicts(first, second, overlap)
-        found = found.followed_by(pairs.take(overlap >= options.iou))
+        found = found.followed_by(pairs.take(overlap >= least))
     return found
 
 
@@ -94,7 +97,7 @@ def _overlap(held: Held, first: Places, second: Places, options: MergeOptions) -
     overlap = _share(shared, areas[first], areas[second], held.cut[first], held.cut[second])
     if options.on is MergeOn.POLYGON:
         _measure_polygons(held, first, second, options.iou, overlap)
-    return overlap
+    return np.round(overlap, _DIGITS)
 
 
 def _measure_polygons(held: Held, first: Places, second: Places, iou: float, overlap: Floats) -> None:
@@ -107,26 +110,12 @@ def _measure_polygons(held: Held, first: Places, second: Places, iou: float, ove
     cut_one, cut_other = held.cut[first[pairs]], held.cut[second[pairs]]
     areas, boxes = shapely.area(shapes), shapely.bounds(shapes)
     shared = np.minimum(_area(_shared(boxes, one, other)), np.minimum(areas[one], areas[other]))
-    # It cannot be more than this, and between two boxes it is this.
+    # It cannot be more than this.
     most = _share(shared, areas[one], areas[other], cut_one, cut_other)
-    box_like = (shapely.get_num_coordinates(shapes) == _CORNERS_OF_A_BOX) & np.isclose(
-        areas, _area(boxes), rtol=1e-9, atol=0
-    )
-    unknown = (most >= iou * _SLACK) & ~(box_like[one] & box_like[other])
-    shared[unknown] = _intersections(shapes[one[unknown]], shapes[other[unknown]])
+    near = most >= iou * _SLACK
+    shared[near] = shared_areas(shapes[one[near]], shapes[other[near]])
     measured = _share(shared, areas[one], areas[other], cut_one, cut_other)
     overlap[pairs] = np.where(np.isnan(measured), overlap[pairs], measured)
-
-
-def _intersections(ones: Shapes, others: Shapes) -> Floats:
-    """The areas that pairs share, px²; NaN where that cannot be computed."""
-    try:
-        areas: Floats = shapely.area(shapely.intersection(ones, others))
-    except shapely.errors.GEOSException:
-        if len(ones) == 1:
-            return np.array([np.nan])
-        areas = np.concatenate([_intersections(ones[[place]], others[[place]]) for place in range(len(ones))])
-    return areas
 
 
 def _share(shared: Floats, one: Floats, other: Floats, cut_one: Mask, cut_other: Mask) -> Floats:

@@ -71,6 +71,8 @@ def drawn_in(box: Box) -> Iterator[Any]:
     yield rectangle(box)
     yield polygon((left, top), (left, bottom), (right, bottom))
     yield polygon((left, top), (right, bottom), (right, top), (left, bottom))  # crosses itself
+    middle, lower = (left + right) / 2, top + (bottom - top) / 4
+    yield polygon((middle, top), (left, lower), (middle, bottom), (right, bottom - (bottom - top) / 4))
     yield {"type": "MultiPolygon", "coordinates": [rectangle(box)["coordinates"]]}
     yield {"type": "LineString", "coordinates": [[left, top], [right, bottom]]}
     yield {"type": "Polygon", "coordinates": [[[left, top], [right, None]]]}
@@ -81,7 +83,7 @@ def scenes(draw: st.DrawFn) -> list[bytes]:
     """Things, each seen by most of the tiles that have some of it, more or less at its place; by rows of tiles."""
     pitch = draw(st.integers(3, TILE))
     place, side = st.integers(0, 3 * pitch + TILE), st.integers(0, 9)
-    things = draw(st.lists(st.tuples(place, place, side, side, st.integers(0, 6)), min_size=1, max_size=10))
+    things = draw(st.lists(st.tuples(place, place, side, side, st.integers(0, 7)), min_size=1, max_size=10))
     chance = random.Random(draw(st.integers(0, 1 << 30)))
     lines = []
     for row, column in itertools.product(range(4), range(4)):

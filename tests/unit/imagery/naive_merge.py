@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 import shapely
 from shapely.geometry import shape
@@ -110,7 +111,7 @@ def _overlap(one: Thing, other: Thing, options: MergeOptions) -> float:
     for thing, area in zip((one, other), areas, strict=True):
         if thing.cut:
             share = max(share, shared / area)
-    return share
+    return float(np.round(share, 9))
 
 
 def _area(*boxes: Box) -> float:

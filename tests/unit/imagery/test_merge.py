@@ -32,6 +32,13 @@ def test_the_iou_says_from_when_on_two_are_one(iou: float, stays: list[int]) -> 
     assert pair([65, 40, 85, 60], [75, 40, 95, 60], iou=iou) == stays
 
 
+def test_what_overlaps_not_at_all_is_not_one_however_low_the_iou() -> None:
+    upper, lower = (70, 40, 90, 50), (70, 49, 90, 60)
+    drawn = [rectangle((70, 40, 90, 49)), rectangle((70, 49, 90, 60))]
+    lines = [detection(LEFT, upper, geometry=drawn[0]), detection(RIGHT, lower, geometry=drawn[1])]
+    assert merged(lines, MergeOptions(iou=1e-12)) == lines
+
+
 def test_other_classes_are_other_things() -> None:
     lines = [detection(LEFT, [70, 40, 90, 60], name="ship"), detection(RIGHT, [70, 40, 90, 60], name="boat")]
     assert merged(lines) == lines
@@ -75,7 +82,7 @@ def test_polygons_are_compared_by_what_they_fill_of_their_box() -> None:
     box = (70, 40, 90, 60)
     upper, lower = polygon((70, 40), (90, 40), (90, 60)), polygon((70, 40), (90, 60), (70, 60))
     lines = [detection(LEFT, box, geometry=upper), detection(RIGHT, box, geometry=lower)]
-    assert len(merged(lines)) == 2
+    assert len(merged(lines)) == len(merged(lines, MergeOptions(iou=0.9))) == 2
     assert len(merged(lines, MergeOptions(on=MergeOn.BOX))) == 1
 
 
