@@ -5,6 +5,7 @@ Nothing here is loaded before the first job that has images.
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -65,9 +66,13 @@ class ImageTiles:
         :raises S3OperationError: it is not to be had.
         :raises NotAllowedError: what is there is no such record.
         """
+        import osml_tasks.imagery.place  # noqa: F401 - with the others, before they are counted as there to stay
         from osml_tasks.imagery.image_job import ImageJob
 
         with self._lock:
+            if not self._jobs:
+                # The modules that were just loaded stay; see tasks._connections.
+                gc.freeze()
             if job.job_id not in self._jobs:
                 text = self._s3.get(S3Uri(self._config.input_bucket, job.images_key))
                 self._jobs[job.job_id] = ImageJob.from_json(text)

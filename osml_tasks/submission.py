@@ -216,6 +216,9 @@ class _Submitter:
             self._metrics.count(Metric.THROTTLED_COUNT)
             return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
         except ImageReadError as error:
+            # What is in a file stays there; S3 may be out of order.
+            if not tile.location.startswith("s3://"):
+                return give_up(record, Reason.INPUT, str(error))
             return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
         except (RejectedError, NotAllowedError, SourceError) as error:
             return give_up(record, Reason.INPUT, str(error))

@@ -50,8 +50,8 @@ def image_request(given: dict[str, Any]) -> ImageRequest:
     """
     cut, map_path, preview = given.pop("cut"), given.pop("map"), given.pop("preview")
     options = image_options(**given)
-    if cut is None and options is None and (map_path or preview):
-        cut = True
+    if options is None and (map_path or preview):
+        options = ImageOptions()
     return ImageRequest(cut, options, map_path, preview)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from osml_tasks.errors import SourceError
 from osml_tasks.imagery.cutting import Cutting
@@ -92,10 +93,13 @@ def describe(
 
     :param height: m above the ellipsoid, for an image with RPCs.
     :param dem: a height model that GDAL opens, likewise.
+    :raises RasterioError: its pixels cannot be read.
     :raises SourceError: it has no pixels, lacks a band, or its pixels do not go into such tiles.
     """
     if not dataset.count or not dataset.width or not dataset.height:
         raise SourceError(f"image {name!r} has {dataset.count} bands: there is nothing to cut tiles from")
+    # What a truncated file lacks is its end.
+    dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
     taken = cutting.bands or tuple(range(1, dataset.count + 1))
     if max(taken) > dataset.count:
         raise SourceError(f"image {name!r} has {dataset.count} bands and no band {max(taken)}: correct --bands")

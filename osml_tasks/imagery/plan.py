@@ -43,7 +43,7 @@ class ImagePlan:
             width, height = min(size, image.width), min(size, image.height)
             yield (
                 f"{image.name} has {image.width} x {image.height} px, {image.bands} bands of {image.dtype}: "
-                f"{image.tiles} tiles of {width} x {height} px"
+                f"{image.tiles} tile{'s' if image.tiles > 1 else ''} of {width} x {height} px"
             )
 
     @property

@@ -68,8 +68,8 @@ def check_format(name: str, bands: int, dtype: str, size: tuple[int, int], cutti
                 else f"{compression} in {cutting.tile_format}"
             )
             raise SourceError(
-                f"image {name!r} has {bands} bands of {dtype}, and {kind} takes {takes}: choose bands with --bands, "
-                "stretch pixels to 8 bits with --stretch 2,98, or keep them as they are with --tile-format GTIFF"
+                f"tiles of {name!r} would have {bands} bands of {dtype}, and {kind} takes {takes}: choose bands with "
+                "--bands, stretch pixels to 8 bits with --stretch 2,98, or keep them as they are with --tile-format GTIFF"
             )
         if max(size) > takes.side:
             raise SourceError(

@@ -22,7 +22,6 @@ from osml_tasks.jobs import (
     Progress,
     Round,
     Shard,
-    Tile,
     check_job_id,
     new_job_id,
     output_filename,
@@ -30,6 +29,7 @@ from osml_tasks.jobs import (
     shard_size,
     suffix,
 )
+from osml_tasks.tile import Tile
 
 JOB_IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", fullmatch=True)
 INDEXES = st.integers(0, 9_999_999)

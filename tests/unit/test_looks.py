@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import boto3
 import fakeredis
 import pytest
 
@@ -18,6 +19,7 @@ from osml_tasks.cleanup import ResourceManager
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
+from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, JobOptions, Round, Shard, failure_filename, new_job_id
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.pace import Paces
@@ -71,6 +73,7 @@ def here() -> Iterator[Connections]:
         capacity=Capacity(redis),
         paces=Paces(redis),
         resources=ResourceManager(CONFIG, s3, RedisLedger(redis)),
+        image_tiles=ImageTiles(CONFIG, s3, boto3.Session()),
         pool=ThreadPoolExecutor(2),
     )
     yield here

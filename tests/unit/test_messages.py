@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import boto3
 import fakeredis
 import pytest
 from celery.exceptions import Ignore
@@ -24,6 +25,7 @@ from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.errors import JobNotFoundError, MessageRefusedError, NotAllowedError
+from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, JobOptions, Round, Shard, new_job_id, plan
 from osml_tasks.ledger import RedisLedger
 from osml_tasks.messages import TASKS, check_arguments, check_planned, check_rounds, check_signature, parked_message
@@ -272,6 +274,7 @@ class ForgedMessages(RuleBasedStateMachine):
             capacity=Capacity(self.redis),
             paces=Paces(self.redis),
             resources=ResourceManager(CONFIG, s3, RedisLedger(self.redis)),
+            image_tiles=ImageTiles(CONFIG, s3, boto3.Session()),
             pool=ThreadPoolExecutor(2),
         )
         self.here.records.create(self.job)
