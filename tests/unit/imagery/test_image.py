@@ -81,7 +81,7 @@ def test_bands_of_several_types_are_refused_where_a_tile_would_have_them(tmp_pat
         for band, (kind, name) in enumerate((("Byte", "one"), ("UInt16", "two")), start=1)
     )
     path.write_text(f'<VRTDataset rasterXSize="9" rasterYSize="9">{bands}</VRTDataset>')
-    with pytest.raises(SourceError, match="bands of several types, uint8 and uint16: choose one of them with --bands"):
+    with pytest.raises(SourceError, match="bands of several types, uint16 and uint8: choose one of them with --bands"):
         described(path, Cutting(tile_format=TileFormat.GTIFF))
     assert described(path, Cutting(bands=(2,))).dtype == "uint16"
 
