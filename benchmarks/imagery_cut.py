@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -102,10 +102,10 @@ def _row(cuts: list[Cut]) -> Row:
 
 def _measure(scene: Scene, cutting: Cutting) -> Cut:
     plan = _plan(scene, cutting)
-    ways = (_ours(scene, plan), _plain(scene, plan, cutting))
-    if [*ways[0]()] != [*ways[1]()]:
+    if [*_ours(scene, plan)] != [*_plain(scene, plan)]:
         raise BenchmarkError(f"the two ways to cut {cutting.tile_format} tiles do not give the same tiles")
-    ours, plain = zip(*([_cpu_seconds(way()) for way in ways] for _ in range(_TIMES)), strict=True)
+    in_turns = [(_cpu_seconds(_ours(scene, plan)), _cpu_seconds(_plain(scene, plan))) for _ in range(_TIMES)]
+    ours, plain = zip(*in_turns, strict=True)
     tiles = len(plan.tiles)
     return Cut(cutting.tile_format, cutting.tile_size, tiles, tiles / min(ours), tiles / min(plain))
 
@@ -115,29 +115,20 @@ def _plan(scene: Scene, cutting: Cutting) -> ImagePlan:
     return plan_images([source], ImageOptions(cutting=cutting), Datasets(boto3.Session()))
 
 
-def _ours(scene: Scene, plan: ImagePlan) -> Callable[[], Iterator[bytes | None]]:
+def _ours(scene: Scene, plan: ImagePlan) -> Iterator[bytes | None]:
+    """As a worker that has no image open yet."""
     config = AsyncEndpointConfig(input_bucket="osml-input", output_bucket="osml-output", tile_roots=[scene.path.parent])
-    kept = cast(S3Manager, _Kept(plan.job.to_json()))
-    image_tiles = ImageTiles(config, kept, boto3.Session())
-    number = len(plan.tiles)
-    job = Job(
-        new_job_id(time.time()),
-        "ships",
-        (Round(number, number),),
-        0.0,
-        "in",
-        "in/",
-        "out",
-        JobOptions.from_config(config),
-    )
-    tiles = [Tile(index, str(scene.path), one.name, one.window, one.image) for index, one in enumerate(plan.tiles)]
-    return lambda: (image_tiles.cut(job, tile) for tile in tiles)
+    image_tiles = ImageTiles(config, cast(S3Manager, _Kept(plan.job.to_json())), boto3.Session())
+    rounds, options = (Round(len(plan.tiles), len(plan.tiles)),), JobOptions.from_config(config)
+    job = Job(new_job_id(time.time()), "ships", rounds, 0.0, "osml-input", "in/", "osml-output", options)
+    for index, one in enumerate(plan.tiles):
+        yield image_tiles.cut(job, Tile(index, str(scene.path), one.name, one.window, one.image))
 
 
-def _plain(scene: Scene, plan: ImagePlan, cutting: Cutting) -> Callable[[], Iterator[bytes]]:
+def _plain(scene: Scene, plan: ImagePlan) -> Iterator[bytes]:
     windows = [one.window for one in plan.tiles if one.window is not None]
-    options, is_geotiff = _PLAIN[cutting.tile_format], cutting.tile_format is TileFormat.GTIFF
-    return lambda: peer_rasterio.cut(scene.path, windows, options, georeferenced=is_geotiff)
+    kind = plan.job.cutting.tile_format
+    return peer_rasterio.cut(scene.path, windows, _PLAIN[kind], georeferenced=kind is TileFormat.GTIFF)
 
 
 def _cpu_seconds(tiles: Iterable[object]) -> float:
