@@ -25,8 +25,9 @@ DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
 MOST_OPEN = 16
 """Images that are kept open while nobody reads them: a process reads so many tiles at a time."""
 
+_CACHE_BYTES = 64 * 1024 * 1024
 _OPTIONS = {
-    "GDAL_CACHEMAX": 64,  # MB of decoded blocks, in the whole process
+    "GDAL_CACHEMAX": _CACHE_BYTES,  # of decoded blocks, in the whole process; rasterio wants bytes, whatever GDAL says
     "CPL_VSIL_CURL_CACHE_SIZE": 16 * 1024 * 1024,  # bytes that came from S3, likewise
     "GDAL_HTTP_CONNECTTIMEOUT": 5,
     "GDAL_HTTP_TIMEOUT": 60,
