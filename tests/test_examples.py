@@ -113,8 +113,12 @@ def test_errors_are_told_apart_and_what_failed_is_tried_again(fleet: Fleet, harb
 def test_ships_of_an_image_are_found_once_each_and_lie_where_they_were_drawn(fleet: Fleet, tmp_path: Path) -> None:
     said = run(fleet, "whole_image", tmp_path / "ships.tif")
     assert said.startswith("49 ships are drawn in ships.tif\n49 found in 12 tiles, 0 failed\n")
-    # 40 x 10 px of 2 m, and the first of them by its place in the image.
-    assert re.search(r"^0 +POLYGON \(\(-122\.3961\d+ 37\.8195\d+,.* 160\d\.0 +\[60\.0, 60\.0, 100\.0, 70\.0\]$", said, re.M)
+    # The first of them is drawn 80 m long and 20 m wide.
+    first = re.search(r"^0 +POLYGON \(\((\S+) (\S+), .* (\S+) +\[60\.0, 60\.0, 100\.0, 70\.0\]$", said, re.MULTILINE)
+    assert first is not None
+    longitude, latitude, square_metres = map(float, first.groups())
+    assert (longitude, latitude) == pytest.approx((-122.3965, 37.8188), abs=0.0002)
+    assert square_metres == pytest.approx(1600, rel=0.01)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
