@@ -67,7 +67,7 @@ def client_datasets(session: boto3.Session) -> Datasets:
     """What a client opens images with, to learn all that there is to know of them."""
     from osml_tasks.imagery.datasets import Datasets
 
-    return Datasets(session, sidecars=True)
+    return Datasets(session, sidecars=True, most_open=0)
 
 
 def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) -> bool:

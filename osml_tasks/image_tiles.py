@@ -89,7 +89,7 @@ class ImageTiles:
         known = self.of(job)
         window, image = _window_of(tile), known.images[tile.image]
         size = window.width * window.height * len(image.taken) * _BYTES_A_SAMPLE
-        with self._room.take(size), self.datasets.open(tile.location) as dataset:
+        with self._room.take(size), self.datasets.open(tile.location, job.job_id) as dataset:
             return cut_tile(dataset, image, window, known.cutting)
 
     def content_type(self, job: Job, tile: Tile) -> str:

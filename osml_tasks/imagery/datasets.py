@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import AWSSession, DummySession, Session
 
@@ -25,10 +26,14 @@ DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
 MOST_OPEN = 16
 """Images that are kept open while nobody reads them: a process reads so many tiles at a time."""
 
+# What has no georeference is said once, of the image, by the plan; not for each tile that is read or written.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"(osml_tasks|rasterio)\b")
+
 _CACHE_BYTES = 64 * 1024 * 1024
 _OPTIONS = {
     "GDAL_CACHEMAX": _CACHE_BYTES,  # of decoded blocks, in the whole process; rasterio wants bytes, whatever GDAL says
     "CPL_VSIL_CURL_CACHE_SIZE": 16 * 1024 * 1024,  # bytes that came from S3, likewise
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",  # nothing of an object stays once it is closed: it may change
     "GDAL_HTTP_CONNECTTIMEOUT": 5,
     "GDAL_HTTP_TIMEOUT": 60,
     "GDAL_HTTP_MAX_RETRY": 5,
@@ -44,6 +49,7 @@ class Datasets:
     :param session: where AWS credentials come from; asked again at each use, for they are renewed.
     :param check: called with each location that is read, of what an image refers to as well; raises
         :class:`~osml_tasks.errors.NotAllowedError` where that may not be. None: all may.
+    :param most_open: images that are kept open while nobody reads them.
     :param sidecars: whether to look for files beside an image, such as a world file: some requests for each.
     """
 
@@ -53,25 +59,29 @@ class Datasets:
         check: Callable[[str], object] | None = None,
         *,
         sidecars: bool = False,
+        most_open: int = MOST_OPEN,
     ) -> None:
         self._session = session
         self._is_choosy = check is not None
         self._check = check or (lambda location: None)
         self._options = _OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR"}
         self._s3_options: dict[str, Any] | None = None
-        self._idle: deque[tuple[str, str, DatasetReader]] = deque()
+        self._idle: deque[tuple[str, tuple[str, str], DatasetReader]] = deque()
+        self._most_open = most_open
         self._lock = Lock()
 
     @contextmanager
-    def open(self, location: str) -> Iterator[DatasetReader]:
+    def open(self, location: str, job: str = "") -> Iterator[DatasetReader]:
         """An image to be read from, by this thread alone.
 
         :param location: an ``s3://`` URI or a path.
+        :param job: for whom; another opens the image anew, for it may be another image by then.
         :raises ImageReadError: it cannot be opened, or reading it in the block has failed.
         :raises NotAllowedError: it may not be read, or refers to something that may not.
         """
         self._check(location)
-        with self.environment(location) as key:
+        with self.environment(location) as credentials:
+            key = (job, credentials)
             try:
                 dataset = self._take(location, key) or self._open(location)
             except (RasterioError, OSError) as error:
@@ -123,19 +133,22 @@ class Datasets:
                 with _reader(file) as source:
                     self._check_files(source, seen)
 
-    def _take(self, location: str, key: str) -> DatasetReader | None:
-        """The one that was used last, if any is open, with the credentials of now."""
+    def _take(self, location: str, key: tuple[str, str]) -> DatasetReader | None:
+        """The one that was used last, if any is open for this job, with the credentials of now."""
         with self._lock:
-            for one in reversed(self._idle):
-                if one[:2] == (location, key):
-                    self._idle.remove(one)
-                    return one[2]
-        return None
+            of_others = [one for one in self._idle if one[0] == location and one[1] != key]
+            found = next((one for one in reversed(self._idle) if one[:2] == (location, key)), None)
+            gone = {id(one) for one in (found, *of_others)}
+            self._idle = deque(one for one in self._idle if id(one) not in gone)
+        # First of all: GDAL keeps what it has of an object in S3 as long as somebody has it open.
+        for one in of_others:
+            one[2].close()
+        return found[2] if found else None
 
-    def _give_back(self, location: str, key: str, dataset: DatasetReader) -> None:
+    def _give_back(self, location: str, key: tuple[str, str], dataset: DatasetReader) -> None:
         with self._lock:
             self._idle.append((location, key, dataset))
-            surplus = self._idle.popleft()[2] if len(self._idle) > MOST_OPEN else None
+            surplus = self._idle.popleft()[2] if len(self._idle) > self._most_open else None
         if surplus is not None:
             surplus.close()
 
