@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import AWSSession, DummySession, Session
 
@@ -21,6 +22,9 @@ from osml_tasks.one_line import in_one_line
 
 DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
 """The formats that are read, as GDAL calls them; a cloud-optimised GeoTIFF is a GTiff."""
+
+# That there is none is known of the image, and said once.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"osml_tasks\.|rasterio\.io$")
 
 MOST_OPEN = 16
 """Images that are kept open while nobody reads them: a process reads so many tiles at a time."""
