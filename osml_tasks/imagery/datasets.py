@@ -23,6 +23,9 @@ from osml_tasks.one_line import in_one_line
 DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
 """The formats that are read, as GDAL calls them; a cloud-optimised GeoTIFF is a GTiff."""
 
+# That there is none is known of the image, and said once.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"osml_tasks\.|rasterio\.io$")
+
 MOST_OPEN = 16
 """Images that are kept open while nobody reads them: a process reads so many tiles at a time."""
 

@@ -13,7 +13,7 @@ from osml_tasks.local.harbour import make_harbour
 from osml_tasks.local.object_store import ObjectStore
 from tests.integration.endpoints import serve
 from tests.integration.fleet import ENDPOINTS_READY, WORKERS_READY, Fleet, start_python
-from tests.integration.scenes import write_scene
+from tests.integration.ship_scene import write_scene
 
 BUCKETS = ("my-async-input-bucket", "my-async-output-bucket", "my-input-bucket", "my-output-bucket")
 IN_JSON = "tests.integration.models:image_in_json"

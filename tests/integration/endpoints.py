@@ -16,6 +16,7 @@ PATHS = {"s3_output_path": f"s3://{OUTPUTS}/output", "s3_failure_path": f"s3://{
 
 ENDPOINTS = [
     EndpointSettings(name="bright-objects", model="osml_tasks.local.model:find_bright_objects", concurrency=4, **PATHS),
+    EndpointSettings(name="second-sight", model="tests.integration.models:bright_at_second_sight", **PATHS),
     EndpointSettings(name="scripted", model=SCRIPTED, concurrency=8, **PATHS),
     EndpointSettings(name="slow", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),
     EndpointSettings(name="bounded", model=SCRIPTED, concurrency=8, latency=0.4, **PATHS),  # for its peak
