@@ -11,7 +11,7 @@ COMPARED = (POLL_EACH, THREADS, THREADS_INLINE, CHORD, OSML)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Numbers of tiles, for the most part.
+    """Numbers of tiles, where nothing else is said.
 
     :ivar main: of the main job.
     :ivar small: of the job whose tiles are all small.
@@ -23,6 +23,9 @@ class Scale:
     :ivar one_by_one: that the detector does one after the other.
     :ivar last_runs: at how many endpoints the end is looked at, at each while it is new and once more.
     :ivar starts: how often a start is measured, for the best.
+    :ivar cut_side: px of the image that is cut into tiles, again and again.
+    :ivar cog_side: px of the image that goes the whole way.
+    :ivar merged: lines of features that are merged.
     """
 
     main: int
@@ -36,6 +39,9 @@ class Scale:
     one_by_one: int
     last_runs: int
     starts: int
+    cut_side: int
+    cog_side: int
+    merged: int
 
 
 FULL = Scale(
@@ -50,6 +56,9 @@ FULL = Scale(
     one_by_one=30,
     last_runs=3,
     starts=5,
+    cut_side=4096,
+    cog_side=20_000,
+    merged=1_000_000,
 )
 QUICK = Scale(
     main=120,
@@ -63,4 +72,7 @@ QUICK = Scale(
     one_by_one=3,
     last_runs=1,
     starts=2,
+    cut_side=1024,
+    cog_side=4000,
+    merged=50_000,
 )
