@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.transform import from_origin
+from affine import Affine
 
 SHIP = (36, 12)  # px, across and down
 STEP = 180  # px from ship to ship
@@ -22,7 +22,7 @@ def write_scene(path: Path, *, width: int = 1400, height: int = 1100, bands: int
         scene[y : y + SHIP[1], x : x + SHIP[0]] = 0.9
     pixels = (np.clip(scene, 0, 1) * brightest).astype(dtype)
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "DEFLATE"}
-    place = {"crs": "EPSG:32610", "transform": from_origin(540_000, 4_180_000, 2, 2)}
+    place = {"crs": "EPSG:32610", "transform": Affine(2, 0, 540_000, 0, -2, 4_180_000)}
     with rasterio.open(path, "w", width=width, height=height, count=bands, dtype=dtype, **profile, **place) as dataset:
         dataset.write(np.stack([pixels] * bands))
     return len(ships)

@@ -26,7 +26,9 @@ from tests.integration.iam import (
     moved,
     policed_stack,
     policies,
+    policy_of,
 )
+from tests.integration.ship_scene import write_scene
 
 FLEET, ENDPOINT_ROLE, OPTIONAL, KMS = policies((REPOSITORY / "docs/iam_permissions_guide.md").read_text())
 
@@ -99,6 +101,21 @@ def test_optional_actions_take_a_warning_away(stack: PolicedStack, tmp_path: Pat
     assert (outcome.status, "interrupted uploads" in outcome.err) == (0, False)
     outcome = stack.client.detect(tiles, "-e", ALLOWED, folder=tmp_path)
     assert (outcome.status, "interrupted uploads" in outcome.err) == (0, True)
+
+
+def test_images_outside_of_the_input_prefix_take_an_action_more_of_client_and_workers(
+    stack: PolicedStack, tmp_path: Path
+) -> None:
+    write_scene(tmp_path / "scene.tif")
+    image = f"s3://{INPUTS}/images/scene.tif"
+    stack.root.s3.put_object(Bucket=INPUTS, Key="images/scene.tif", Body=(tmp_path / "scene.tif").read_bytes())
+    outcome = stack.client.detect(image, "-e", ALLOWED, "--cut", folder=tmp_path)
+    assert (outcome.status, f"image '{image}' cannot be read" in outcome.err) == (2, True), outcome.err
+    reader = stack.store.keys("reader", FLEET, policy_of([("s3:GetObject", f"arn:aws:s3:::{INPUTS}/images/*")]))
+    outcome = stack.client.detect(image, "-e", ALLOWED, "--cut", folder=tmp_path, **reader, ASYNC_SM_MAX_RETRIES="0")
+    assert outcome.status == 3, outcome.err
+    assert {failure["reason"] for failure in outcome.report["failures"]} == {"input"}
+    assert all("cannot be read" in failure["error"] for failure in outcome.report["failures"])
 
 
 def test_nothing_else_is_allowed(stack: PolicedStack) -> None:
