@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import orjson
+
 from osml_tasks.accounts import session_of
-from osml_tasks.allowed_tiles import lies_under, readable_tile
+from osml_tasks.allowed_tiles import allowed_tile, lies_under, readable_tile
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id
@@ -20,6 +23,8 @@ from osml_tasks.errors import (
     NotAllowedError,
     ObjectNotFoundError,
 )
+from osml_tasks.image_sources import plan_sources
+from osml_tasks.imagery.options import IMAGE_OPTIONS, ImageOptions, image_options
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
@@ -27,10 +32,14 @@ from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import SourceTile, find_tiles
 from osml_tasks.submission import CLAIM_SECONDS
 
+if TYPE_CHECKING:
+    from osml_tasks.imagery.plan import ImagePlan
+
 MOST_FAILURES = 1000
 """How many failed tiles a report has that is a task's result; the whole list is in S3."""
 
 _LONGEST_OPTION = 100
+_LONGEST_IMAGE_OPTIONS = 20_000
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -46,20 +55,29 @@ def called_job(
     :raises SourceError: a source does not exist, or is empty.
     :raises JobBusyError: another task is creating the job at this moment.
     """
-    here = replace(connections, config=_configuration(connections.config, options))
+    of_images = {name: options[name] for name in options.keys() & {*IMAGE_OPTIONS, "cut"}}
+    own = {name: value for name, value in options.items() if name not in of_images}
+    here = replace(connections, config=_configuration(connections.config, own))
     named = [sources] if isinstance(sources, str) else sources
     _check_sources(named, here.config)
+    cut, asked = of_images.pop("cut", None), _image_options(of_images, here.config)
     job_id = here.claims.first(f"detect/{call}", new_id(here))
     claim, token = f"{job_id}/create", uuid4().hex
     if not here.claims.claim(claim, token, CLAIM_SECONDS):
         raise JobBusyError(f"job {job_id} is being created by another task")
     try:
-        return _job_and_shards(here, job_id, named, endpoint)
+        return _job_and_shards(here, job_id, named, endpoint, lambda tiles: _plan(here, named, tiles, asked, cut))
     finally:
         here.claims.unclaim(claim, token)
 
 
-def _job_and_shards(here: Connections, job_id: str, sources: list[str], endpoint: str) -> tuple[Job, list[Shard]]:
+def _job_and_shards(
+    here: Connections,
+    job_id: str,
+    sources: list[str],
+    endpoint: str,
+    plan: Callable[[list[SourceTile]], ImagePlan | None],
+) -> tuple[Job, list[Shard]]:
     try:
         job = here.job(job_id)
         return job, [] if here.records.state(job_id).is_over else planned_shards(here, job)
@@ -67,7 +85,39 @@ def _job_and_shards(here: Connections, job_id: str, sources: list[str], endpoint
         if isinstance(error, ObjectNotFoundError) and here.records.state(job_id).is_over:
             return job, []
         tiles = _tiles_within_reach(sources, here.config)
-        return create_job(here, tiles, endpoint, stage=False, job_id=job_id)
+        images = plan(tiles)
+        cut = images.tiles if images else tiles
+        return create_job(here, cut, endpoint, stage=False, images=images, job_id=job_id)
+
+
+def _plan(
+    here: Connections, sources: list[str], tiles: list[SourceTile], options: ImageOptions | None, cut: bool | None
+) -> ImagePlan | None:
+    return plan_sources(sources, tiles, options, lambda: here.image_tiles.datasets, cut=cut, stage=False)
+
+
+def _image_options(given: dict[str, Any], config: AsyncEndpointConfig) -> ImageOptions | None:
+    """What a caller asks for with images; nothing of it is a file that this worker may not read.
+
+    :raises ExtensionConfigurationError: a value is wrong.
+    :raises NotAllowedError: it names a file that workers may not read.
+    """
+    if len(orjson.dumps(given)) > _LONGEST_IMAGE_OPTIONS:
+        raise ExtensionConfigurationError(
+            f"what is asked for with images has more than {_LONGEST_IMAGE_OPTIONS:,} bytes: shorten roi or properties"
+        )
+    try:
+        options = image_options(**given)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ExtensionConfigurationError(f"an option of images is wrong: {error}") from None
+    if options is not None and options.dem is not None:
+        allowed_tile(options.dem, config)
+    if options is not None and options.roi is not None:
+        from osml_tasks.imagery.roi import names_file
+
+        if names_file(options.roi):
+            raise NotAllowedError(f"roi {options.roi[:60]!r} names a file: give the region itself")
+    return options
 
 
 def _configuration(config: AsyncEndpointConfig, options: dict[str, Any]) -> AsyncEndpointConfig:
@@ -76,7 +126,9 @@ def _configuration(config: AsyncEndpointConfig, options: dict[str, Any]) -> Asyn
     for name in options.keys() - own:
         if any(word in name.lower() for word in ("credential", "secret", "token", "access_key")):
             raise ExtensionConfigurationError(f"{name}: {NO_SECRETS}")
-        raise ExtensionConfigurationError(f"{name} is not an option of a job: choose among {', '.join(sorted(own))}")
+        raise ExtensionConfigurationError(
+            f"{name} is not an option of a job: choose among {', '.join(sorted(own | IMAGE_OPTIONS))}"
+        )
     for name, value in options.items():
         if not isinstance(value, str | int | float | None) or len(str(value)) > _LONGEST_OPTION:
             raise ExtensionConfigurationError(f"{name} is no number and no short text")

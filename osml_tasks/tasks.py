@@ -47,7 +47,8 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     """Start a job; the result of this task is the job's report, once it is over.
 
     :param sources: ``s3://`` URIs and prefixes, and paths under the workers' ``ASYNC_SM_TILE_ROOTS``.
-    :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``.
+    :param options: a job's own, as keywords of ``AsyncEndpointConfig``, such as ``max_retries``; and those of images,
+        as keywords of :func:`osml_tasks.detect`, such as ``tile_size``.
     """
     leave_it_if_stopping()
     try:

@@ -14,8 +14,9 @@ from tests.integration.snippets import Block, blocks, one_session, run_python, r
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 GUIDES = [REPOSITORY / f"docs/{name}_guide.md" for name in ("async_endpoint", "troubleshooting", "performance_tuning")]
-IN_SHELL = [*GUIDES, *(REPOSITORY / f"docs/{name}.md" for name in ("operations", "security"))]
-IMAGERY = "imagery/harbour.png"
+IN_SHELL = [*GUIDES, *(REPOSITORY / f"docs/{name}.md" for name in ("operations", "security", "images"))]
+# Where the documents have imagery of their own in a bucket, and what it is.
+IMAGERY = {"imagery/harbour.png": "tiles/harbour_r00_c00.png", "scenes/scene.tif": "scene.tif"}
 
 
 def _in(document: Path, *languages: str) -> list[Block]:
@@ -29,8 +30,8 @@ def _named(path: Path) -> str:
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with documented(tmp_path_factory.mktemp("documents"), workers=True) as made:
-        tile = made.tiles / "tiles/harbour_r00_c00.png"
-        made.s3.put_object(Bucket="my-input-bucket", Key=IMAGERY, Body=tile.read_bytes())
+        for key, file in IMAGERY.items():
+            made.s3.put_object(Bucket="my-input-bucket", Key=key, Body=(made.tiles / file).read_bytes())
         yield made
 
 
@@ -39,7 +40,7 @@ def emptied(named: Fleet) -> Iterator[Fleet]:
     """A document that leaves an object behind has failed; of a cancelled job something may come late."""
     yield named
     run_shell("osml-tasks cleanup --force", named.env, named.tiles)
-    wait_until(lambda: named.objects() == [f"my-input-bucket/{IMAGERY}"], within=70)
+    wait_until(lambda: named.objects() == [f"my-input-bucket/{key}" for key in IMAGERY], within=70)
 
 
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if _in(path, "python")], ids=_named)

@@ -110,6 +110,17 @@ def test_errors_are_told_apart_and_what_failed_is_tried_again(fleet: Fleet, harb
     wait_until(lambda: fleet.run("cleanup", "--job", job[1]).stdout.startswith("0 deleted"))
 
 
+def test_ships_of_an_image_are_found_once_each_and_lie_where_they_were_drawn(fleet: Fleet, tmp_path: Path) -> None:
+    said = run(fleet, "whole_image", tmp_path / "ships.tif")
+    assert said.startswith("49 ships are drawn in ships.tif\n49 found in 12 tiles, 0 failed\n")
+    # The first of them is drawn 80 m long and 20 m wide.
+    first = re.search(r"^0 +POLYGON \(\((\S+) (\S+), .* (\S+) +\[60\.0, 60\.0, 100\.0, 70\.0\]$", said, re.MULTILINE)
+    assert first is not None
+    longitude, latitude, square_metres = map(float, first.groups())
+    assert (longitude, latitude) == pytest.approx((-122.3965, 37.8188), abs=0.0002)
+    assert square_metres == pytest.approx(1600, rel=0.01)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_an_example_is_short_and_says_how_to_run_it(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,8 +93,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _any_case(kind: type[TileFormat] | type[Compression]) -> click.Choice[str]:
-    return click.Choice([*kind], case_sensitive=False)
+def _any_case(kind: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice(_words(kind), case_sensitive=False)
+
+
+def _words(kind: type[StrEnum]) -> list[str]:
+    # Of an enumeration itself, click takes the names for what users write.
+    return [one.value for one in kind]
 
 
 _OPTIONS = (
@@ -116,11 +122,11 @@ _OPTIONS = (
     click.option("--dem", metavar="FILE", help="Height model, of images with RPCs: a path or s3:// URI."),
     click.option(
         "--merge",
-        type=click.Choice([*MergeMethod]),
+        type=click.Choice(_words(MergeMethod)),
         help="What becomes of what overlapping tiles saw twice.  [default: nms]",
     ),
     click.option("--iou", type=float, help="Overlap from which two of a class are the same.  [default: 0.5]"),
-    click.option("--merge-on", type=click.Choice([*MergeOn]), help="Whose overlap that is.  [default: polygon]"),
+    click.option("--merge-on", type=click.Choice(_words(MergeOn)), help="Whose overlap that is.  [default: polygon]"),
     click.option("--score-threshold", type=float, help="Leave out what scores less.  [default: 0]"),
     click.option(
         "--property", "properties", multiple=True, callback=_properties, metavar="KEY=VALUE", help="For every feature."

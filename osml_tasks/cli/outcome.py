@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -163,17 +163,18 @@ def finish(
     report_path: Path | None,
     *,
     keep: bool = False,
-    images: Sequence[str] = (),
     views: Views | None = None,
 ) -> int:
     """Fetch result and report of an ended job, remove them from S3, and say how it went.
 
     :param keep: leave everything in S3 if tiles failed.
-    :param images: names of the job's images, for an output that takes a file of each.
     :param views: what is written besides, for people to look at.
     """
     report = handle.report()
+    images = [image["location"] for image in report.get("images", ())]
     if status.state is JobState.COMPLETED and output is not None:
+        if not images:
+            refuse_directory(output)
         with _result_stays(handle.job_id, output.name):
             handle.save_result(output.name, file_format=output.format.value, images=images)
         report["result"] = output.name

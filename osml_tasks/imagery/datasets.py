@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import AWSSession, DummySession, Session
 
-from osml_tasks.errors import ImageReadError, NotAllowedError
+from osml_tasks.errors import ImageReadError
 from osml_tasks.one_line import in_one_line
 
 DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
@@ -43,19 +43,20 @@ class Datasets:
 
     :param session: where AWS credentials come from; asked again at each use, for they are renewed.
     :param check: called with each location that is read, of what an image refers to as well; raises
-        :class:`NotAllowedError` where that may not be.
+        :class:`~osml_tasks.errors.NotAllowedError` where that may not be. None: all may.
     :param sidecars: whether to look for files beside an image, such as a world file: some requests for each.
     """
 
     def __init__(
         self,
         session: boto3.Session,
-        check: Callable[[str], object] = lambda location: None,
+        check: Callable[[str], object] | None = None,
         *,
         sidecars: bool = False,
     ) -> None:
         self._session = session
-        self._check = check
+        self._is_choosy = check is not None
+        self._check = check or (lambda location: None)
         self._options = _OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR"}
         self._s3_options: dict[str, Any] | None = None
         self._idle: deque[tuple[str, str, DatasetReader]] = deque()
@@ -103,15 +104,24 @@ class Datasets:
         return AWSSession(self._session, endpoint_url=options.pop("endpoint", None)), options
 
     def _open(self, location: str) -> DatasetReader:
-        # As rasterio.open does, which takes no more than one driver.
-        dataset = DatasetReader(gdal_path(location), driver=list(DRIVERS))
+        dataset = _reader(gdal_path(location))
         try:
-            for file in dataset.files:
-                self._check(location_of(file))
-        except NotAllowedError:
+            self._check_files(dataset, {dataset.name})
+        except BaseException:
             dataset.close()
             raise
         return dataset
+
+    def _check_files(self, dataset: DatasetReader, seen: set[str]) -> None:
+        """Check all that an image refers to; a VRT may refer to another, whose files GDAL does not tell."""
+        others = [file for file in dataset.files if file not in seen]
+        for file in others:
+            self._check(location_of(file))
+        if dataset.driver == "VRT" and self._is_choosy:
+            seen.update(others)
+            for file in others:
+                with _reader(file) as source:
+                    self._check_files(source, seen)
 
     def _take(self, location: str, key: str) -> DatasetReader | None:
         """The one that was used last, if any is open, with the credentials of now."""
@@ -128,6 +138,11 @@ class Datasets:
             surplus = self._idle.popleft()[2] if len(self._idle) > MOST_OPEN else None
         if surplus is not None:
             surplus.close()
+
+
+def _reader(path: str) -> DatasetReader:
+    # As rasterio.open does, which takes no more than one driver.
+    return DatasetReader(path, driver=list(DRIVERS))
 
 
 def gdal_path(location: str) -> str:

@@ -103,6 +103,11 @@ def describe(
     taken = cutting.bands or tuple(range(1, dataset.count + 1))
     if max(taken) > dataset.count:
         raise SourceError(f"image {name!r} has {dataset.count} bands and no band {max(taken)}: correct --bands")
+    kinds = sorted({dataset.dtypes[band - 1] for band in taken})
+    if len(kinds) > 1:
+        raise SourceError(
+            f"image {name!r} has bands of several types, {' and '.join(kinds)}: choose one of them with --bands"
+        )
     levels = levels_of(dataset, taken, cutting.stretch) if cutting.stretch else None
     dtype = "uint8" if levels else dataset.dtypes[taken[0] - 1]
     size = (min(dataset.width, cutting.tile_size), min(dataset.height, cutting.tile_size))

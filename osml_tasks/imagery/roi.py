@@ -43,8 +43,13 @@ def parse_roi(text: str) -> Any:
     elif _WKT.match(text):
         region = _of_wkt(text)
     else:
-        region = _of_geojson(text) if text.lstrip().startswith("{") else _of_file(text)
+        region = _of_file(text) if names_file(text) else _of_geojson(text)
     return _checked(shapely.force_2d(region), text)
+
+
+def names_file(text: str) -> bool:
+    """Whether a region is not in the text itself, but in the file that it names."""
+    return not (_BOX.fullmatch(text) or _WKT.match(text) or text.lstrip().startswith("{"))
 
 
 def intersecting(windows: Sequence[Window], roi: Any, transformer: Transformer) -> npt.NDArray[np.bool_]:

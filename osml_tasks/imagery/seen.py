@@ -59,9 +59,11 @@ def in_order(streams: Iterable[Iterable[Seen]], places: Mapping[str, int]) -> It
 
 
 def _box(box: Any) -> Box | None:
-    if type(box) is not list or len(box) != 4 or not all(map(is_number, box)):
+    if type(box) is not list or len(box) != 4:
         return None
     left, top, right, bottom = box
+    if not (is_number(left) and is_number(top) and is_number(right) and is_number(bottom)):
+        return None
     if left <= right and top <= bottom:
         return left, top, right, bottom
     return min(left, right), min(top, bottom), max(left, right), max(top, bottom)

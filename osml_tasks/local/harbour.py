@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import cos, hypot, radians, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+from affine import Affine
 from PIL import Image
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.local.harbour_scene import Placement, draw_scene
 
 DETECTION_MAX_SHARE = 4.0  # a detection hits a ship only where its box is at most this many of the ship's
-_TILE_NAME = re.compile(r"harbour_r\d+_c\d+\.png$")
+IMAGE_NAME = "harbour.tif"
+_NAMES = re.compile(r"harbour(_r\d+_c\d+\.png|\.tif)$")
+# Somewhere in the North Sea.
+_CRS, _CORNER = "EPSG:32631", (500_000.0, 5_800_000.0)
 
 Box = tuple[float, float, float, float]
 
@@ -28,6 +33,7 @@ class Ship:
 
     :ivar tile: file name of the one tile that it is in.
     :ivar center: ``(x, y)`` in that tile, from its top left corner, x right, y down.
+    :ivar place: the same in the whole image.
     :ivar heading: degrees from up (north), clockwise.
     """
 
@@ -36,6 +42,7 @@ class Ship:
     length: float
     width: float
     heading: float
+    place: tuple[float, float] = (0.0, 0.0)
 
     @property
     def box(self) -> Box:
@@ -51,11 +58,13 @@ class Harbour:
 
     :ivar tiles: PNG files, row by row.
     :ivar overview: PNG file of the whole.
+    :ivar image: the same as a GeoTIFF, in UTM, a metre a pixel.
     """
 
     tiles: tuple[Path, ...]
     ships: tuple[Ship, ...]
     overview: Path
+    image: Path
 
 
 @dataclass(frozen=True)
@@ -65,16 +74,24 @@ class Score:
     :ivar found: ships that a detection hits.
     :ivar ships: ships there are.
     :ivar false_alarms: detections that hit no ship.
+    :ivar duplicates: detections that hit one which another has found.
     """
 
     found: int
     ships: int
     false_alarms: int
+    duplicates: int = 0
 
     @property
     def recall(self) -> float:
         """Share of the ships that were found, 0 to 1; 1 where there are none."""
         return self.found / self.ships if self.ships else 1.0
+
+    @property
+    def precision(self) -> float:
+        """Share of the detections that found a ship, 0 to 1; 1 where there are none."""
+        detections = self.found + self.duplicates + self.false_alarms
+        return self.found / detections if detections else 1.0
 
 
 def make_harbour(
@@ -88,9 +105,9 @@ def make_harbour(
 ) -> Harbour:
     """Draw a harbour; the same arguments give the same pixels.
 
-    Writes ``directory/harbour.png``, and tiles ``directory/tiles/harbour_r00_c00.png`` and on. Each ship is
-    inside one tile, on open water, and touches no other. None is in the lowest row of tiles, which is mostly
-    land: a model that tells bright from dark cannot find them there.
+    Writes ``directory/harbour.tif``, ``directory/harbour.png``, and tiles ``directory/tiles/harbour_r00_c00.png`` and
+    on. Each ship is inside one tile, on open water, and touches no other. None is in the lowest row of tiles, which is
+    mostly land: a model that tells bright from dark cannot find them there.
 
     :param width: px, a multiple of ``tile_size``; so is ``height``, two tiles at least.
     :param ships: how many to draw.
@@ -108,10 +125,12 @@ def make_harbour(
     tiles_directory = directory / "tiles"
     tiles_directory.mkdir(parents=True, exist_ok=True)
     image.save(overview, compress_level=1)
+    _write_image(image, directory / IMAGE_NAME)
     return Harbour(
         tiles=_write_tiles(image, tiles_directory, tile_size),
         ships=tuple(_ship(placement, tile_size) for placement in placements),
         overview=overview,
+        image=directory / IMAGE_NAME,
     )
 
 
@@ -122,6 +141,17 @@ def _check_sizes(width: int, height: int, tile_size: int) -> None:
         if size < least * tile_size or size % tile_size:
             near = max(size // tile_size, least) * tile_size
             raise ExtensionConfigurationError(f"{name} {size} does not do with tile_size {tile_size}: try {near}")
+
+
+def _write_image(image: Image.Image, path: Path) -> None:
+    pixels = np.asarray(image).transpose(2, 0, 1)
+    profile = {"driver": "GTiff", "tiled": True, "compress": "DEFLATE", "zlevel": 1, "dtype": pixels.dtype}
+    bands, height, width = pixels.shape
+    corner = Affine.translation(*_CORNER) @ Affine.scale(1.0, -1.0)
+    with rasterio.open(
+        path, "w", **profile, count=bands, height=height, width=width, crs=_CRS, transform=corner
+    ) as tif:
+        tif.write(pixels)
 
 
 def _write_tiles(image: Image.Image, directory: Path, size: int) -> tuple[Path, ...]:
@@ -143,6 +173,7 @@ def _ship(placement: Placement, size: int) -> Ship:
         length=placement.length,
         width=placement.width,
         heading=placement.heading,
+        place=(placement.x, placement.y),
     )
 
 
@@ -158,17 +189,16 @@ def recall(harbour: Harbour, features: Iterable[Mapping[str, Any]]) -> Score:
 
     A detection hits a ship of its tile where its ``imageBBox`` contains the ship's center and is at most four
     times as large as the ship's own box: a box round the whole tile finds nothing. Each detection counts
-    for the nearest such ship only. The tile is known from ``sourceMetadata[0].location``.
+    for the nearest such ship only. Tile or image are known from ``sourceMetadata[0].location``.
 
     :param features: GeoJSON features as jobs give them; one without tile or box counts as a false alarm.
     """
     fleets = _by_tile(harbour.ships)
+    fleets[IMAGE_NAME] = tuple(replace(ship, center=ship.place) for ship in harbour.ships)
     hits = [_ship_hit(feature, fleets) for feature in features]
-    return Score(
-        found=len({ship for ship in hits if ship is not None}),
-        ships=len(harbour.ships),
-        false_alarms=hits.count(None),
-    )
+    found = len({ship for ship in hits if ship is not None})
+    false_alarms = hits.count(None)
+    return Score(found, len(harbour.ships), false_alarms, len(hits) - false_alarms - found)
 
 
 def _by_tile(ships: Sequence[Ship]) -> dict[str, tuple[Ship, ...]]:
@@ -188,7 +218,7 @@ def _ship_hit(feature: Mapping[str, Any], fleets: Mapping[str, Sequence[Ship]]) 
 
 def _tile_of(properties: Mapping[str, Any]) -> str:
     sources = properties.get("sourceMetadata") or [{}]
-    name = _TILE_NAME.search(str(sources[0].get("location", "")))
+    name = _NAMES.search(str(sources[0].get("location", "")))
     return name.group() if name else ""
 
 

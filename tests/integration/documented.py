@@ -13,6 +13,7 @@ from osml_tasks.local.harbour import make_harbour
 from osml_tasks.local.object_store import ObjectStore
 from tests.integration.endpoints import serve
 from tests.integration.fleet import ENDPOINTS_READY, WORKERS_READY, Fleet, start_python
+from tests.integration.scenes import write_scene
 
 BUCKETS = ("my-async-input-bucket", "my-async-output-bucket", "my-input-bucket", "my-output-bucket")
 IN_JSON = "tests.integration.models:image_in_json"
@@ -32,8 +33,9 @@ ENDPOINTS = [
 
 @contextmanager
 def documented(directory: Path, *, workers: bool) -> Iterator[Fleet]:
-    """Buckets, endpoints and, in ``directory``, a harbour with its tiles; with ``workers`` broker and workers, too."""
+    """Buckets, endpoints and, in ``directory``, tiles and an image; with ``workers`` broker and workers, too."""
     make_harbour(directory, width=1024, height=768, ships=12)
+    write_scene(directory / "scene.tif")
     logs = directory / "logs"
     logs.mkdir()
     with ExitStack() as running:

@@ -196,7 +196,11 @@ def test_the_demonstration_finds_the_ships_and_leaves_only_its_result(tmp_path: 
     assert found is not None, done.stderr
     assert int(found[1]) >= 0.95 * int(found[2])
     assert done.returncode == 0
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["harbour.geojson", "tmp"]
+    precision = re.search(r"precision (\d\.\d\d), recall \d\.\d\d$", done.stdout, re.MULTILINE)
+    assert precision is not None
+    assert float(precision[1]) >= 0.9
+    written = ["harbour.geojson", "harbour.html", "harbour.png", "tmp"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == written
 
 
 @pytest.mark.usefixtures("nothing_stays")

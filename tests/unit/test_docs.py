@@ -8,11 +8,14 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from pydantic import AliasChoices
 
 from osml_tasks.cli import _COMMANDS
+from osml_tasks.cli.image_options import add_image_options
 from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.imagery.cutting import COMPRESSIONS, TileFormat
 from osml_tasks.jobs import JobState, Reason
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +34,24 @@ def test_each_option_stands_in_the_table_with_its_variables_and_default(option: 
     assert all(f"`{variable}`" in row for variable in field.validation_alias.choices)
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):
         assert any(f"| {default} |" in row for default in (field.default, f"{field.default:g}"))
+
+
+def test_each_option_of_images_stands_in_the_table_with_its_default() -> None:
+    rows = [line for line in (ROOT / "docs/command_line.md").read_text().splitlines() if line.startswith("| `--")]
+    options = add_image_options(click.command(lambda **given: None)).params
+    assert len(options) > 15
+    for option in options:
+        assert isinstance(option, click.Option)
+        (row,) = [line for line in rows if re.match(rf"\| .*`{option.opts[0]}(?![\w-])", line)]
+        default = re.search(r"\[default: ([\w.]+)\]", option.help or "")
+        assert default is None or default[1] in row.split("|")[2], row
+
+
+@pytest.mark.parametrize("tile_format", TileFormat)
+def test_each_format_of_tiles_stands_in_the_table_with_its_compressions(tile_format: TileFormat) -> None:
+    lines = (ROOT / "docs/images.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| `{tile_format}`")]
+    assert re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", row.split("|")[4])) == [*COMPRESSIONS[tile_format]]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

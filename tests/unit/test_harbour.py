@@ -90,7 +90,7 @@ def ship_at(x: float, y: float) -> Ship:
 
 
 def scored(ships: tuple[Ship, ...], *features: dict[str, Any]) -> Score:
-    return recall(Harbour(tiles=(), ships=ships, overview=Path("harbour.png")), features)
+    return recall(Harbour(tiles=(), ships=ships, overview=Path("harbour.png"), image=Path("harbour.tif")), features)
 
 
 def test_a_box_on_the_ship_hits() -> None:
@@ -103,7 +103,7 @@ def test_two_boxes_on_one_ship_find_one_ship() -> None:
     half = detection("harbour_r01_c02.png", [80, 95, 101, 105])
     whole = detection("harbour_r01_c02.png", [80, 95, 120, 105])
 
-    assert scored((ship_at(100, 100),), half, whole) == Score(found=1, ships=1, false_alarms=0)
+    assert scored((ship_at(100, 100),), half, whole) == Score(found=1, ships=1, false_alarms=0, duplicates=1)
 
 
 @pytest.mark.parametrize(
