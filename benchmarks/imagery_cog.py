@@ -26,12 +26,12 @@ SETTINGS = {"ASYNC_SM_SUBMISSION_WORKERS": "2", "ASYNC_SM_POLLING_WORKERS": "1"}
 WORKER_MB = 400
 FOUND = 1.0
 TIMES_READ = 3.0
+SLOTS = 4
+NEAR = 2.0  # px: JPEG has soft edges
 
-_SLOTS = 4
 _SAMPLE_MODEL = "osml_tasks.local.model:find_bright_objects"
 _ENDPOINT = "images"
 _WITHIN_SECONDS = 1200.0
-_NEAR = 2.0  # px: JPEG has soft edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def measure(ground: Ground, scale: Scale) -> WholeImage:
     image = ground.arena.add_image(scene.path)
     file_bytes = scene.path.stat().st_size
     scene.path.unlink()
-    with open_stage(ground.arena, [_ENDPOINT], slots=_SLOTS, latency=0.0, model=_SAMPLE_MODEL) as stage:
+    with open_stage(ground.arena, [_ENDPOINT], slots=SLOTS, latency=0.0, model=_SAMPLE_MODEL) as stage:
         env = stage.env | SETTINGS
         with osml_workers(env, directory) as workers:
             return _run(stage, scene, image, file_bytes, workers, env, directory)
@@ -175,4 +175,4 @@ def _around(one: Box, corners: Mapping[tuple[int, int], list[list[float]]]) -> I
 
 
 def _is_near(one: Box, box: list[float]) -> bool:
-    return all(abs(wanted - found) <= _NEAR for wanted, found in zip(one, box, strict=True))
+    return all(abs(wanted - found) <= NEAR for wanted, found in zip(one, box, strict=True))

@@ -38,7 +38,7 @@ SHARE = 0.95
 """The same work is measured some per cent apart, on a machine that does other things besides."""
 
 TILE_SIZES = (1024, 512)
-_TIMES = 5
+TIMES = 5
 
 # As the program's: the same files come of it.
 _PLAIN: dict[TileFormat, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def _measure(scene: Scene, cutting: Cutting) -> Cut:
     session = boto3.Session()
     if [*_ours(scene, plan, session)] != [*_plain(scene, plan)]:
         raise BenchmarkError(f"the two ways to cut {cutting.tile_format} tiles do not give the same tiles")
-    in_turns = [(_cpu_seconds(_ours(scene, plan, session)), _cpu_seconds(_plain(scene, plan))) for _ in range(_TIMES)]
+    in_turns = [(_cpu_seconds(_ours(scene, plan, session)), _cpu_seconds(_plain(scene, plan))) for _ in range(TIMES)]
     ours, plain = zip(*in_turns, strict=True)
     tiles = len(plan.tiles)
     return Cut(cutting.tile_format, cutting.tile_size, tiles, tiles / min(ours), tiles / min(plain))

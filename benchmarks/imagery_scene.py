@@ -17,8 +17,8 @@ Box = tuple[int, int, int, int]
 
 BLOCK = 512  # px
 LONGEST = 40  # px; tiles that overlap by more have each object whole at least once
+CELL = 192  # px; each has one object, which touches none of another
 
-_CELL = 192  # px; each has one object, which touches none of another
 _SHORTEST = 12  # px
 _PATCH = 1024  # px of noise, which then repeats
 _GROUND, _SWELL = 70, 10  # grey levels
@@ -74,9 +74,9 @@ def _write(path: Path, size: int, seed: int, **options: Any) -> Scene:
 
 def _objects(random: np.random.Generator, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """One in each cell, as box and grey level."""
-    cells = np.stack(np.meshgrid(*[np.arange(size // _CELL) * _CELL] * 2), axis=-1).reshape(-1, 2)
+    cells = np.stack(np.meshgrid(*[np.arange(size // CELL) * CELL] * 2), axis=-1).reshape(-1, 2)
     sides = random.integers(_SHORTEST, LONGEST, cells.shape, endpoint=True)
-    corners = cells + random.integers(LONGEST, _CELL - 2 * LONGEST, cells.shape)
+    corners = cells + random.integers(LONGEST, CELL - 2 * LONGEST, cells.shape)
     return np.hstack((corners, corners + sides)), random.integers(190, 240, len(cells), dtype=np.uint8)
 
 
