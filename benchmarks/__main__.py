@@ -14,7 +14,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import document, far_away, growth, large_job, last_tile, main_job, many_slots, start_up
+from benchmarks import (
+    document,
+    far_away,
+    growth,
+    imagery_cog,
+    imagery_cut,
+    imagery_georeference,
+    imagery_merge,
+    large_job,
+    last_tile,
+    main_job,
+    many_slots,
+    start_up,
+)
 from benchmarks.command import guarded, open_ground
 from benchmarks.errors import BenchmarkError
 from benchmarks.row import Row, on_terminal
@@ -41,6 +54,10 @@ SCENARIOS = (
     Scenario("last-tile", last_tile.measure, last_tile.rows),
     Scenario("many-slots", many_slots.measure, many_slots.rows),
     Scenario("large-job", large_job.measure, large_job.rows),
+    Scenario("imagery-cut", imagery_cut.measure, imagery_cut.rows),
+    Scenario("imagery-georeference", imagery_georeference.measure, imagery_georeference.rows),
+    Scenario("imagery-merge", imagery_merge.measure, imagery_merge.rows),
+    Scenario("imagery-cog", imagery_cog.measure, imagery_cog.rows),
 )
 
 

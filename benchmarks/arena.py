@@ -25,8 +25,12 @@ from osml_tasks.local.stack import EndpointServer, StackOptions
 WARM_UP = "warm-up"
 """The endpoint of runs that are not measured."""
 INPUT_BUCKET, OUTPUT_BUCKET = "osml-input", "osml-output"
+IMAGE_BUCKET = "osml-images"
+"""Where images are that nobody has copied for a job; never emptied."""
+TWENTY_FEATURES = "benchmarks.model:twenty_features"
 
 _S3_REQUESTS = re.compile(r"^SeaweedFS_s3_request_total\{.*\} (\S+)$", re.MULTILINE)
+_SENT = re.compile(r'^SeaweedFS_s3_bucket_traffic_sent_bytes_total\{bucket="([^"]+)"\} (\S+)$', re.MULTILINE)
 _OURS = ("AWS_", "ASYNC_SM_", "ARTIFACT_", "CELERY_")
 
 
@@ -45,8 +49,15 @@ class CountingStore(ObjectStore):
 
     def requests(self) -> int:
         """How many requests it has answered so far, failed ones included."""
+        return round(sum(map(float, _S3_REQUESTS.findall(self._metrics()))))
+
+    def sent_bytes(self, bucket: str) -> int:
+        """How many bytes of a bucket's objects it has sent so far."""
+        return round(float(dict(_SENT.findall(self._metrics())).get(bucket, 0)))
+
+    def _metrics(self) -> str:
         with urlopen(f"http://{LOOPBACK}:{self._metrics_port}/metrics") as answer:
-            return round(sum(float(count) for count in _S3_REQUESTS.findall(answer.read().decode())))
+            return str(answer.read().decode())
 
 
 @dataclass(frozen=True)
@@ -82,25 +93,33 @@ class Arena:
         }
 
     def objects(self) -> int:
-        """How many objects are in the buckets."""
+        """How many objects are in the buckets of jobs."""
         return sum(1 for bucket in self._buckets() for _ in bucket.objects.all())
 
     def empty(self) -> None:
-        """Remove every object and everything in the broker."""
+        """Remove every object of jobs and everything in the broker."""
         for bucket in self._buckets():
             bucket.objects.delete()
         with redis.Redis.from_url(self.broker.url) as broker:
             broker.flushall()
 
+    def add_image(self, path: Path) -> str:
+        """Copy an image to S3; says its URI."""
+        self._s3().Bucket(IMAGE_BUCKET).upload_file(str(path), path.name)
+        return f"s3://{IMAGE_BUCKET}/{path.name}"
+
     def _buckets(self) -> list[Any]:
-        s3 = boto3.resource(
+        s3 = self._s3()
+        return [s3.Bucket(name) for name in (INPUT_BUCKET, OUTPUT_BUCKET)]
+
+    def _s3(self) -> Any:
+        return boto3.resource(
             "s3",
             endpoint_url=self.store.endpoint_url,
             aws_access_key_id=self.store.env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.store.env["AWS_SECRET_ACCESS_KEY"],
             region_name=self.store.env["AWS_REGION"],
         )
-        return [s3.Bucket(name) for name in (INPUT_BUCKET, OUTPUT_BUCKET)]
 
 
 @dataclass(frozen=True)
@@ -135,10 +154,10 @@ class Stage:
         """Questions to SageMaker's control plane so far."""
         return self.way.requests()["control"]
 
-    def server_cpu_seconds(self) -> float:
-        """CPU seconds so far of endpoint, S3 server and broker."""
+    def server_cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds so far of endpoint, S3 server and broker, by their names."""
         servers: tuple[LocalServer, ...] = (self.endpoint, self.arena.store, self.arena.broker)
-        return cpu_seconds(server.pid for server in servers if server.pid is not None)
+        return {server.name: cpu_seconds([server.pid]) for server in servers if server.pid is not None}
 
 
 @contextmanager
@@ -149,14 +168,20 @@ def open_arena(directory: Path, tile_root: Path) -> Iterator[Arena]:
     """
     with ExitStack() as stack:
         broker = stack.enter_context(Broker(directory / "broker"))
-        store = CountingStore(directory / "object-store", (INPUT_BUCKET, OUTPUT_BUCKET), disposable=True)
+        store = CountingStore(directory / "object-store", (INPUT_BUCKET, OUTPUT_BUCKET, IMAGE_BUCKET), disposable=True)
         stack.enter_context(store)
         yield Arena(broker, store, directory, tile_root)
 
 
 @contextmanager
 def open_stage(
-    arena: Arena, endpoints: Sequence[str], *, slots: int, latency: float, delay: float = 0.0
+    arena: Arena,
+    endpoints: Sequence[str],
+    *,
+    slots: int,
+    latency: float,
+    delay: float = 0.0,
+    model: str = TWENTY_FEATURES,
 ) -> Iterator[Stage]:
     """Serve endpoints, all alike, and one for warm-ups.
 
@@ -164,10 +189,11 @@ def open_stage(
     :param slots: of each, one invocation at a time each.
     :param latency: of the model, s.
     :param delay: what each AWS request of clients and workers is held back for, s; the endpoint's own are not.
+    :param model: ``module:function``.
     """
     options = StackOptions(
         endpoint_name=WARM_UP,
-        model="benchmarks.model:twenty_features",
+        model=model,
         instances=slots,
         latency=latency,
         concurrency=1,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks import far_away, growth, large_job, last_tile, main_job, many_slots
+from benchmarks import (
+    far_away,
+    growth,
+    imagery_cog,
+    imagery_cut,
+    imagery_scene,
+    large_job,
+    last_tile,
+    main_job,
+    many_slots,
+)
 from benchmarks.growth import Curves
 from benchmarks.machine import describe
 from benchmarks.main_job import MainJob
 from benchmarks.row import COLUMNS, Row, in_markdown
+from benchmarks.scale import FULL
 from benchmarks.tiles import FILES
 from benchmarks.ways import OSML, OSML_ENVIRONMENT
 
@@ -44,13 +55,23 @@ def text(rows: Iterable[Row], main: MainJob, curves: Curves, machine: Iterable[s
         curves=in_markdown(("tiles/s, CPU ms/tile", *(f"{size:,} tiles" for size in growth.SIZES)), _cells(curves)),
         files=FILES,
         warm_up=OSML.warm_up_tiles,
-        settings=", ".join(f"`{name}={value}`" for name, value in OSML_ENVIRONMENT.items()),
+        settings=_settings(OSML_ENVIRONMENT),
         in_flight_large=large_job.IN_FLIGHT,
         in_flight_far=far_away.IN_FLIGHT,
         in_flight_many=many_slots.IN_FLIGHT,
         many_slots=many_slots.SLOTS,
         last_slots=last_tile.SLOTS,
+        cut_times=imagery_cut.TIMES,
+        cut_side=f"{FULL.cut_side:,}",
+        cell=imagery_scene.CELL,
+        cog_slots=imagery_cog.SLOTS,
+        cog_settings=_settings(imagery_cog.SETTINGS),
+        near=f"{imagery_cog.NEAR:g}",
     )
+
+
+def _settings(variables: Mapping[str, str]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in variables.items())
 
 
 def _cells(curves: Curves) -> Iterable[list[str]]:

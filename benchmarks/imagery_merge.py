@@ -18,8 +18,9 @@ from rich.console import Console
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.row import Row, at_most, on_terminal
+from benchmarks.run import Ground
+from benchmarks.scale import FULL, Scale
 
-LINES = 1_000_000
 CPU_SECONDS = 10
 PEAK_MB = 1000
 
@@ -66,9 +67,9 @@ class Merged:
     peak: float
 
 
-def measure(lines: int = LINES) -> dict[str, Merged]:
-    """Merge about so many lines on boxes and on polygons, each in a process of its own."""
-    objects = round(lines / _LINES_PER_OBJECT)
+def measure(_ground: Ground | None = None, scale: Scale = FULL) -> dict[str, Merged]:
+    """Merge on boxes and on polygons, each in a process of its own; it needs no fleet."""
+    objects = round(scale.merged / _LINES_PER_OBJECT)
     side = round((objects * _PX2_PER_OBJECT) ** 0.5 / _PITCH_PX) * _PITCH_PX + _TILE_PX - _PITCH_PX
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "lines")

@@ -17,11 +17,12 @@ Box = tuple[int, int, int, int]
 
 BLOCK = 512  # px
 LONGEST = 40  # px; tiles that overlap by more have each object whole at least once
+CELL = 192  # px; each has one object, which touches none of another
 
-_CELL = 192  # px; each has one object, which touches none of another
 _SHORTEST = 12  # px
 _PATCH = 1024  # px of noise, which then repeats
-_GROUND, _SWELL, _NOISE = 70, 10, 4  # grey levels
+_GROUND, _SWELL = 70, 10  # grey levels
+_NOISE, _TINT = 8, 3  # grey levels, of all bands alike and of each
 _PIXEL = 0.5  # m
 _CRS, _CORNER = "EPSG:32618", (400_000.0, 4_000_000.0)
 
@@ -58,7 +59,7 @@ def write_cog(path: Path, size: int, seed: int = 1) -> Scene:
 def _write(path: Path, size: int, seed: int, **options: Any) -> Scene:
     random = np.random.default_rng(seed)
     objects, levels = _objects(random, size)
-    noise = random.normal(0, _NOISE, (3, _PATCH, _PATCH))
+    noise = random.normal(0, _NOISE, (_PATCH, _PATCH)) + random.normal(0, _TINT, (3, _PATCH, _PATCH))
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": size, "height": size, "interleave": "pixel"}
     tiled = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "IF_SAFER"}
     place = {"crs": _CRS, "transform": Affine.translation(*_CORNER) * Affine.scale(_PIXEL, -_PIXEL)}
@@ -73,9 +74,9 @@ def _write(path: Path, size: int, seed: int, **options: Any) -> Scene:
 
 def _objects(random: np.random.Generator, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """One in each cell, as box and grey level."""
-    cells = np.stack(np.meshgrid(*[np.arange(size // _CELL) * _CELL] * 2), axis=-1).reshape(-1, 2)
+    cells = np.stack(np.meshgrid(*[np.arange(size // CELL) * CELL] * 2), axis=-1).reshape(-1, 2)
     sides = random.integers(_SHORTEST, LONGEST, cells.shape, endpoint=True)
-    corners = cells + random.integers(LONGEST, _CELL - 2 * LONGEST, cells.shape)
+    corners = cells + random.integers(LONGEST, CELL - 2 * LONGEST, cells.shape)
     return np.hstack((corners, corners + sides)), random.integers(190, 240, len(cells), dtype=np.uint8)
 
 

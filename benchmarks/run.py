@@ -79,7 +79,7 @@ class _Meter:
         counts = {name: int(stats[name]) for name in ("invocations", "s3_input", "succeeded")}
         return cls(
             cpu_seconds(workers),
-            stage.server_cpu_seconds(),
+            sum(stage.server_cpu_seconds().values()),
             stage.arena.store.requests(),
             stage.control_requests(),
             float(stats["busy_seconds"]),

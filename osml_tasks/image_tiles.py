@@ -56,8 +56,9 @@ class ImageTiles:
     @cached_property
     def datasets(self) -> Datasets:
         """The images that this process has open."""
-        from osml_tasks.imagery.datasets import Datasets
+        from osml_tasks.imagery.datasets import Datasets, bound_cache
 
+        bound_cache()
         return Datasets(self._session, lambda location: allowed_tile(location, self._config))
 
     def of(self, job: Job) -> ImageJob:

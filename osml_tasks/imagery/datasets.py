@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import rasterio
+from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import AWSSession, DummySession, Session
@@ -154,6 +155,14 @@ class Datasets:
             surplus = self._idle.popleft()[2] if len(self._idle) > self._most_open else None
         if surplus is not None:
             surplus.close()
+
+
+def bound_cache() -> None:
+    """Bound GDAL's cache in this process for good.
+
+    By itself an environment puts the old bound back at its end, for threads that are still reading, too.
+    """
+    set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)
 
 
 def _reader(path: str) -> DatasetReader:

@@ -6,9 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import document, far_away, large_job, last_tile, main_job, many_slots, start_up
+from benchmarks import (
+    document,
+    far_away,
+    imagery_cog,
+    imagery_cut,
+    imagery_merge,
+    large_job,
+    last_tile,
+    main_job,
+    many_slots,
+    start_up,
+)
 from benchmarks.client import ClientRun
 from benchmarks.figures import Figures, Served
+from benchmarks.imagery_cog import WholeImage
+from benchmarks.imagery_cut import Cut
+from benchmarks.imagery_merge import Merged
 from benchmarks.large_job import LargeJob
 from benchmarks.main_job import MainJob
 from benchmarks.many_slots import ManySlots
@@ -16,6 +30,7 @@ from benchmarks.processes import WorkerPeaks
 from benchmarks.row import Row
 from benchmarks.start_up import Start
 from benchmarks.ways import OSML, THREADS
+from osml_tasks.imagery.cutting import TileFormat
 
 
 def run(
@@ -96,6 +111,44 @@ def test_many_slots_are_compared_with_the_detector_without_its_start() -> None:
 )
 def test_a_start_is_quick_and_loads_nothing_heavy(start: Start, good: bool) -> None:
     assert met(start_up.rows({"import osml_tasks": start})) == [good]
+
+
+def test_of_several_sizes_of_tiles_the_slowest_against_the_plain_loop_counts() -> None:
+    cuts = [
+        Cut(TileFormat.PNG, tile_size=size, tiles=25, ours=ours, plain=20.0)
+        for size, ours in ((1024, 20.0), (512, 20 * imagery_cut.SHARE - 0.1))
+    ]
+    others = [Cut(kind, 1024, 25, 40.0, 40.0) for kind in (TileFormat.JPEG, TileFormat.GTIFF)]
+    assert met(imagery_cut.rows([*cuts, *others])) == [False, True, True]
+
+
+def test_merging_is_measured_by_its_cpu_and_its_memory() -> None:
+    merged = Merged(lines=1_000_000, line_bytes=600.0, objects=800_000, stays=800_100, cpu=10.1, peak=999.0)
+    assert met(imagery_merge.rows({"box": merged})) == [False, True]
+
+
+def whole_image(**changed: int) -> WholeImage:
+    whole = WholeImage(
+        size=20_000,
+        file_bytes=100_000_000,
+        read_bytes=200_000_000,
+        tiles=441,
+        objects=1000,
+        found=1000,
+        features=1003,
+        client=run().client,
+        peaks=WorkerPeaks({"submit": 350_000_000, "poll": 160_000_000}),
+        cpu={"client": 1.0, "submit": 9.0},
+    )
+    return replace(whole, **changed)
+
+
+def test_of_a_whole_image_the_workers_memory_counts_and_what_was_found_and_read() -> None:
+    assert met(imagery_cog.rows(whole_image())) == [True, True, True]
+    assert met(imagery_cog.rows(whole_image(found=999))) == [True, False, True]
+    assert met(imagery_cog.rows(whole_image(read_bytes=10**9))) == [True, True, False]
+    large = replace(whole_image(), peaks=WorkerPeaks({"submit": 401_000_000}))
+    assert met(imagery_cog.rows(large)) == [False, True, True]
 
 
 def test_the_document_has_every_row_and_every_curve() -> None:
