@@ -30,9 +30,6 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"osm
 MOST_OPEN = 16
 """Images that are kept open while nobody reads them: a process reads so many tiles at a time."""
 
-# What has no georeference is said once, of the image, by the plan; not for each tile that is read or written.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"(osml_tasks|rasterio)\b")
-
 _CACHE_BYTES = 64 * 1024 * 1024
 _OPTIONS = {
     "GDAL_CACHEMAX": _CACHE_BYTES,  # of decoded blocks, in the whole process; rasterio wants bytes, whatever GDAL says

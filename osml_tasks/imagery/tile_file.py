@@ -62,10 +62,15 @@ def check_format(name: str, bands: int, dtype: str, size: tuple[int, int], cutti
     compression = cutting.compression_in_force
     for takes in (_TAKES[cutting.tile_format], _COMPRESSED_TAKES.get(compression, _Takes())):
         if (takes.dtypes and dtype not in takes.dtypes) or (takes.bands and bands not in takes.bands):
-            kind = cutting.tile_format if takes is _TAKES[cutting.tile_format] else f"{compression} compression"
+            kind = (
+                cutting.tile_format
+                if takes is _TAKES[cutting.tile_format]
+                else f"{compression} in {cutting.tile_format}"
+            )
             raise SourceError(
-                f"tiles of {name!r} would have {bands} bands of {dtype}, and {kind} takes {takes}: choose bands with "
-                "--bands, stretch pixels to 8 bits with --stretch 2,98, or keep them with --tile-format GTIFF"
+                f"tiles of {name!r} would have {bands} bands of {dtype}, and {kind} takes {takes}: "
+                "choose bands with --bands, stretch pixels to 8 bits with --stretch 2,98, or keep them as they are with "
+                "--tile-format GTIFF"
             )
         if max(size) > takes.side:
             raise SourceError(
