@@ -69,8 +69,8 @@ def check_format(name: str, bands: int, dtype: str, size: tuple[int, int], cutti
             )
             raise SourceError(
                 f"tiles of {name!r} would have {bands} bands of {dtype}, and {kind} takes {takes}: "
-                "choose bands with --bands, stretch pixels to 8 bits with --stretch 2,98, or keep them as they are with "
-                "--tile-format GTIFF"
+                "choose bands with --bands, stretch pixels to 8 bits with --stretch 2,98, or keep them as they are "
+                "with --tile-format GTIFF"
             )
         if max(size) > takes.side:
             raise SourceError(
