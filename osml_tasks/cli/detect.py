@@ -118,9 +118,8 @@ def _run(
     work: _Work, endpoint: str, output: Target | None, report: Path | None, *, stage: bool, keep: bool = False
 ) -> int:
     handle = _start(work, endpoint, stage)
-    names = [source.name for source in work.images.sources] if work.images else []
     try:
-        return finish(handle, follow(handle), output, report, keep=keep, images=names, views=work.views)
+        return finish(handle, follow(handle), output, report, keep=keep, views=work.views)
     except KeyboardInterrupt:
         click.echo(
             f"osml-tasks: interrupted; job {handle.job_id} goes on. Come back to it with: "

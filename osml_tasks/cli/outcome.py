@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,6 +149,8 @@ def come_back(handle: JobHandle, output: Target | None, report: Path | None, kee
     if output is None:
         click.echo(f"follow it with: osml-tasks watch {handle.job_id}")
         return 0
+    if not handle.status().job.images:
+        refuse_directory(output)
     try:
         return finish(handle, follow(handle), output, report, keep=keep)
     except KeyboardInterrupt:
@@ -163,17 +165,16 @@ def finish(
     report_path: Path | None,
     *,
     keep: bool = False,
-    images: Sequence[str] = (),
     views: Views | None = None,
 ) -> int:
     """Fetch result and report of an ended job, remove them from S3, and say how it went.
 
     :param keep: leave everything in S3 if tiles failed.
-    :param images: names of the job's images, for an output that takes a file of each.
     :param views: what is written besides, for people to look at.
     """
     report = handle.report()
     if status.state is JobState.COMPLETED and output is not None:
+        images = [image["location"] for image in report.get("images", ())]
         with _result_stays(handle.job_id, output.name):
             handle.save_result(output.name, file_format=output.format.value, images=images)
         report["result"] = output.name

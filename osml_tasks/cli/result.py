@@ -17,7 +17,7 @@ def command(job_id: str, output: Target, report: Path | None, keep: bool) -> int
     """Wait for JOB, write its features and remove them from S3."""
     from osml_tasks.job_handle import open_job
 
-    check_writable(output, report)
+    check_writable(output, report, of_images=True)
     handle = open_job(job_id)
     handle.status()
     return come_back(handle, output, report, keep)

@@ -18,7 +18,7 @@ def command(job_id: str, force: bool, output: Target | None, report: Path | None
     """Go on with JOB after the broker has lost its messages or records, from what S3 still has."""
     from osml_tasks.job_handle import open_job
 
-    check_writable(output, report)
+    check_writable(output, report, of_images=True)
     handle = open_job(job_id)
     found = handle.resume(force=force)
     click.echo(

@@ -17,7 +17,7 @@ def command(job_id: str, output: Target | None, report: Path | None, keep: bool)
     """Try the failed tiles of the completed JOB again, merged into its result."""
     from osml_tasks.job_handle import open_job
 
-    check_writable(output, report)
+    check_writable(output, report, of_images=True)
     handle = open_job(job_id)
     tiles = handle.retry()
     if tiles:
