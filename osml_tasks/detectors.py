@@ -33,6 +33,7 @@ from osml_tasks.errors import (
     ThrottledError,
     UnparsableOutputError,
 )
+from osml_tasks.feature_collection import feature_collection
 from osml_tasks.features import check_size, parse
 from osml_tasks.jobs import JobOptions, Reason, new_job_id
 from osml_tasks.ledger import ResourceType
@@ -130,7 +131,7 @@ class AsyncSMDetector:
             features = _Call(self, metrics).features(payload)
         put(metrics, Metric.FEATURE_COUNT, len(features))
         self._clean_up_now_and_then()
-        return geojson.FeatureCollection(features)
+        return feature_collection(features)
 
     def get_resource_stats(self) -> dict[str, Any]:
         """What there is to clean up, and what has been; see :meth:`ResourceManager.get_stats`."""

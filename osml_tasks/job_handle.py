@@ -19,6 +19,7 @@ from osml_tasks.errors import (
     JobTimeoutError,
     ObjectNotFoundError,
 )
+from osml_tasks.feature_collection import feature_collection
 from osml_tasks.job_cleanup import delete_for_good, schedule_cleanup
 from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import JobState, Progress, check_job_id
@@ -141,7 +142,7 @@ class JobHandle:
         :raises JobFailedError: the job could not go on.
         """
         self._wait_for_completion()
-        return geojson.FeatureCollection(orjson.loads(self._connections.s3.get(self._result_uri()))["features"])
+        return feature_collection(orjson.loads(self._connections.s3.get(self._result_uri()))["features"])
 
     def save_result(
         self, output: str | os.PathLike[str], *, file_format: str | None = None, images: Sequence[str] = ()

@@ -17,6 +17,7 @@ from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import NO_SECRETS, start_job
 from osml_tasks.errors import ExtensionConfigurationError, SourceError
+from osml_tasks.feature_collection import feature_collection
 from osml_tasks.metrics import Metric, MetricsSink, put, timing
 from osml_tasks.preflight import require
 from osml_tasks.sequential import Outcome, failure, one_after_the_other
@@ -55,7 +56,7 @@ class AsyncTileWorkerPool:
     @property
     def features(self) -> geojson.FeatureCollection:
         """What the last call has found, in the order of its tiles."""
-        return geojson.FeatureCollection(self._outcome.features)
+        return feature_collection(self._outcome.features)
 
     @property
     def failures(self) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def command(
     """Send each SOURCE through an endpoint: a file, directory, glob, s3:// URI or s3:// prefix of tiles or images."""
     request = image_request(of_images)
     _check_options(endpoint, output, report, request, keep, wait, local)
-    check_writable(output, report, request.map, of_images=request.cut is not False)
+    check_writable(output, report, request.map, request.preview_file, of_images=request.cut is not False)
     if local:
         return _detect_locally(sources, endpoint, output, report, stage, request)
     if not wait:

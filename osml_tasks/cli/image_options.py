@@ -35,6 +35,11 @@ class ImageRequest:
     map: Path | None = None
     preview: Path | None = None
 
+    @property
+    def preview_file(self) -> Path | None:
+        """``preview``, unless it is a directory."""
+        return None if self.preview is None or self.preview.is_dir() else self.preview
+
 
 def add_image_options(command: Command) -> Command:
     """Add all of them; :func:`image_request` takes what the command gets."""

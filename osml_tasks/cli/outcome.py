@@ -149,6 +149,8 @@ def come_back(handle: JobHandle, output: Target | None, report: Path | None, kee
     if output is None:
         click.echo(f"follow it with: osml-tasks watch {handle.job_id}")
         return 0
+    if not handle.status().job.images:
+        refuse_directory(output)
     try:
         return finish(handle, follow(handle), output, report, keep=keep)
     except KeyboardInterrupt:

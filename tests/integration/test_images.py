@@ -235,16 +235,16 @@ def test_tiles_arrive_as_what_they_are(workers: Crew, scene: Scene, tmp_path: Pa
             ("PNG", "image/png"),
             ("JPEG", "image/jpeg"),
             ("GTIFF", "image/tiff"),
-            ("NITF", "application/vnd.nitf"),
+            ("NITF", "image/nitf"),
         ):
             before = len(way.seen)
             workers.fleet.detect(
-                *(scene.path, "--no-stage", *MODEL, *TILING, "--tile-format", tile_format),
+                *(scene.path, "--no-stage", *MODEL, "--tile-format", tile_format),
                 folder=tmp_path,
+                ASYNC_SM_MAX_RETRIES="0",  # of what Pillow cannot read
             )
             invoked = [one for one in way.seen[before:] if one.method == "POST"]
-            assert len(invoked) == len(scene.windows)
-            assert {one.headers.get("x-amzn-sagemaker-content-type") for one in invoked} == {expected}
+            assert [one.headers.get("x-amzn-sagemaker-content-type") for one in invoked] == [expected]
 
 
 def test_small_tiles_go_inline_and_large_ones_through_s3(fleet: Fleet, scene: Scene, tmp_path: Path) -> None:
