@@ -16,7 +16,7 @@ COPY compose/requirements-local.txt /source/compose/
 RUN pip install --requirement /source/compose/requirements-local.txt && pip check
 
 FROM ${PYTHON_IMAGE} AS run
-ENV PATH=/opt/osml-tasks/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MALLOC_ARENA_MAX=2
+ENV PATH=/opt/osml-tasks/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MALLOC_ARENA_MAX=2 HOME=/tmp
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin osml \
     && install --directory --owner osml --group osml /data
 COPY --chmod=0755 compose/entrypoint.sh /app/

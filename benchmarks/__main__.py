@@ -62,7 +62,7 @@ SCENARIOS = (
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Few tiles, two minutes, no plot; bars are shown and fail nothing.")
+@click.option("--quick", is_flag=True, help="Few tiles, three minutes, no plot; bars are shown and fail nothing.")
 @click.option(
     "--only", multiple=True, type=click.Choice([one.name for one in SCENARIOS]), help="These scenarios alone."
 )

@@ -102,10 +102,13 @@ def _row(cuts: list[Cut]) -> Row:
 
 def _measure(scene: Scene, cutting: Cutting) -> Cut:
     plan = _plan(scene, cutting)
-    session = boto3.Session()
-    if [*_ours(scene, plan, session)] != [*_plain(scene, plan)]:
+    worker = (
+        AsyncEndpointConfig(input_bucket="osml-input", output_bucket="osml-output", tile_roots=[scene.path.parent]),
+        boto3.Session(),
+    )
+    if [*_ours(scene, plan, *worker)] != [*_plain(scene, plan)]:
         raise BenchmarkError(f"the two ways to cut {cutting.tile_format} tiles do not give the same tiles")
-    in_turns = [(_cpu_seconds(_ours(scene, plan, session)), _cpu_seconds(_plain(scene, plan))) for _ in range(TIMES)]
+    in_turns = [(_cpu_seconds(_ours(scene, plan, *worker)), _cpu_seconds(_plain(scene, plan))) for _ in range(TIMES)]
     ours, plain = zip(*in_turns, strict=True)
     tiles = len(plan.tiles)
     return Cut(cutting.tile_format, cutting.tile_size, tiles, tiles / min(ours), tiles / min(plain))
@@ -116,9 +119,8 @@ def _plan(scene: Scene, cutting: Cutting) -> ImagePlan:
     return plan_images([source], ImageOptions(cutting=cutting), Datasets(boto3.Session()))
 
 
-def _ours(scene: Scene, plan: ImagePlan, session: boto3.Session) -> Iterator[bytes | None]:
+def _ours(scene: Scene, plan: ImagePlan, config: AsyncEndpointConfig, session: boto3.Session) -> Iterator[bytes | None]:
     """As a worker that has no image open yet."""
-    config = AsyncEndpointConfig(input_bucket="osml-input", output_bucket="osml-output", tile_roots=[scene.path.parent])
     image_tiles = ImageTiles(config, cast(S3Manager, _Kept(plan.job.to_json())), session)
     rounds, options = (Round(len(plan.tiles), len(plan.tiles)),), JobOptions.from_config(config)
     job = Job(new_job_id(time.time()), "ships", rounds, 0.0, "osml-input", "in/", "osml-output", options)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 """How long a worker may take until it consumes, s."""
 
+# glibc otherwise gives each of a worker's threads memory of its own, which holds on to what pixels have left.
+_SPARING = {"MALLOC_ARENA_MAX": "2"}
 _numbers = count(1)
 
 
@@ -70,7 +72,7 @@ class CeleryWorker:
         command += ["-n", self.node, "-l", loglevel]
         command += ["-Q", ",".join(self.queues), "-c", str(self.concurrency)]
         command += ["-B", "--scheduler", "celery.beat:Scheduler"] if beat else []
-        environment = {**os.environ, **self.config.environment, **(env or {})}
+        environment = {**_SPARING, **os.environ, **self.config.environment, **(env or {})}
         self._process = ChildProcess(label, command, directory=log_directory, env=environment)
 
     @property
