@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, SourceError
+from osml_tasks.image_tiles import MISSING
 from osml_tasks.imagery.cutting import DEFAULT_TILE_SIZE
 from osml_tasks.imagery.options import ImageOptions
 from osml_tasks.sources import Source, SourceTile
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from osml_tasks.imagery.datasets import Datasets
     from osml_tasks.imagery.plan import ImagePlan
-
-MISSING = "images are read by rasterio, which is not here: pip install 'osml-tasks[imagery]'"
 
 # What tiles are rarely, and images mostly.
 _ENDINGS = (".tif", ".tiff", ".ntf", ".nitf", ".jp2", ".vrt")

@@ -10,13 +10,14 @@ from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
+from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from osml_tasks.allowed_tiles import allowed_tile
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import content_type
-from osml_tasks.errors import NotAllowedError
+from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError
 from osml_tasks.features import Feature, add_provenance
 from osml_tasks.imagery.room import Room
 from osml_tasks.imagery.window import Window
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from osml_tasks.imagery.georeference import Transformer
     from osml_tasks.imagery.image import Image
     from osml_tasks.imagery.image_job import ImageJob
+
+MISSING = "images are read by rasterio and shapely: pip install 'osml-tasks[imagery]'"
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -66,9 +69,14 @@ class ImageTiles:
 
         :raises S3OperationError: it is not to be had.
         :raises NotAllowedError: what is there is no such record.
+        :raises ExtensionConfigurationError: this worker cannot read images.
         """
-        import osml_tasks.imagery.place  # noqa: F401 - with the others, before they are counted as there to stay
-        from osml_tasks.imagery.image_job import ImageJob
+        try:
+            # All that images take, before the collector is told that what is loaded stays.
+            import_module("osml_tasks.imagery.place")
+            from osml_tasks.imagery.image_job import ImageJob
+        except ModuleNotFoundError as error:
+            raise ExtensionConfigurationError(f"a worker has no {error.name}: {MISSING} on all workers") from error
 
         with self._lock:
             if not self._jobs:
@@ -120,8 +128,9 @@ class ImageTiles:
         dem = image.georeference.dem if image.georeference else None
         if dem is None:
             return nullcontext()
-        allowed_tile(dem, self._config)
-        return self.datasets.environment(dem)
+        with self.datasets.open(dem):
+            # It and what it refers to may be read.
+            return self.datasets.environment(dem)
 
     def _transformer(self, job: Job, number: int, image: Image) -> Transformer | None:
         if image.georeference is None:

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.imagery.cutting import Cutting
 from osml_tasks.imagery.merge_options import MergeOptions
+
+WRITTEN = frozenset({"imageGeometry", "imageBBox", "featureClasses", "inferenceMetadata", "sourceMetadata"})
+"""Properties of features that a caller cannot choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,7 @@ class ImageOptions:
     """What is asked for with images.
 
     :ivar roi: only tiles that meet it are cut: a bounding box, WKT, GeoJSON or its file, in lon/lat; None: all are.
-    :ivar height: m above the ellipsoid, for images with RPCs; default 0.
+    :ivar height: m above the ellipsoid, for images with RPCs; default: the middle of the heights they were made for.
     :ivar dem: a height model, path or ``s3://`` URI, likewise.
     :ivar properties: what every feature gets besides.
     """
@@ -26,6 +30,14 @@ class ImageOptions:
     height: float | None = None
     dem: str | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse properties that this program writes itself.
+
+        :raises ExtensionConfigurationError: there are such.
+        """
+        if taken := WRITTEN & self.properties.keys():
+            raise ExtensionConfigurationError(f"{', '.join(sorted(taken))} is written by osml-tasks: name it otherwise")
 
 
 def image_options(

@@ -55,3 +55,8 @@ def test_python_has_all_of_them() -> None:
 def test_what_is_wrong_is_said_before_anything_is_opened() -> None:
     with pytest.raises(ExtensionConfigurationError, match="overlap of 64 px"):
         image_options(tile_size=64, overlap=64)
+
+
+def test_a_property_that_the_program_writes_is_refused() -> None:
+    with pytest.raises(ExtensionConfigurationError, match="imageBBox is written by osml-tasks"):
+        image_options(properties={"imageBBox": [0, 0, 1, 1], "mission": "m"})
