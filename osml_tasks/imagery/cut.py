@@ -30,7 +30,7 @@ def cut_tile(dataset: DatasetReader, image: Image, window: Window, cutting: Cutt
         return None
     if image.levels is not None:
         pixels = stretch(pixels, image.levels)
-    return encode(pixels, cutting, place_of(image.georeference, window))
+    return encode(pixels, cutting, place_of(image.georeference, window), image.colours)
 
 
 def _is_empty(dataset: DatasetReader, pixels: Pixels, rectangle: Rectangle, taken: tuple[int, ...]) -> bool:

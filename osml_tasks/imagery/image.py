@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -12,7 +13,7 @@ from osml_tasks.errors import SourceError
 from osml_tasks.imagery.cutting import Cutting
 from osml_tasks.imagery.georeference import Georeference
 from osml_tasks.imagery.stretch import Levels, levels_of
-from osml_tasks.imagery.tile_file import check_format
+from osml_tasks.imagery.tile_file import HAVE_COLOURS, Colour, check_format
 
 _FORMATS = {"GTiff": "GTIFF", "COG": "GTIFF", "JP2OpenJPEG": "JP2"}
 
@@ -30,6 +31,7 @@ class Image:
     :ivar levels: for each of these, what becomes 0 and what 255; None where pixels stay as they are.
     :ivar crs: for people: ``EPSG:n``, or WKT; None without.
     :ivar georeference: where on the globe its pixels are; None where nobody knows.
+    :ivar colours: red, green, blue and opacity of each pixel value, where its one band has a colour table.
     :ivar tiles: how many are cut from it.
     """
 
@@ -43,6 +45,7 @@ class Image:
     levels: tuple[Levels, ...] | None
     crs: str | None
     georeference: Georeference | None
+    colours: tuple[Colour, ...] | None = None
     tiles: int = 0
 
     @property
@@ -81,6 +84,7 @@ class Image:
             | {
                 "taken": tuple(values["taken"]),
                 "levels": tuple((low, high) for low, high in levels) if levels else None,
+                "colours": tuple(map(tuple, values["colours"])) if values["colours"] else None,
                 "georeference": Georeference.from_dict(georeference) if georeference else None,
             }
         )
@@ -108,6 +112,12 @@ def describe(
         raise SourceError(
             f"image {name!r} has bands of several types, {' and '.join(kinds)}: choose one of them with --bands"
         )
+    colours = _colours(dataset, taken)
+    if colours and (cutting.stretch or cutting.tile_format not in HAVE_COLOURS):
+        raise SourceError(
+            f"image {name!r} has a colour table, which can neither be stretched nor go into {cutting.tile_format}: "
+            f"leave --stretch out, and set --tile-format to {' or '.join(HAVE_COLOURS)}"
+        )
     levels = levels_of(dataset, taken, cutting.stretch) if cutting.stretch else None
     dtype = "uint8" if levels else dataset.dtypes[taken[0] - 1]
     size = (min(dataset.width, cutting.tile_size), min(dataset.height, cutting.tile_size))
@@ -123,7 +133,15 @@ def describe(
         levels=levels,
         crs=_crs(dataset),
         georeference=Georeference.of_dataset(dataset, height=height, dem=dem),
+        colours=colours,
     )
+
+
+def _colours(dataset: DatasetReader, taken: tuple[int, ...]) -> tuple[Colour, ...] | None:
+    if len(taken) != 1 or dataset.colorinterp[taken[0] - 1] != ColorInterp.palette:
+        return None
+    colours: dict[int, Colour] = dataset.colormap(taken[0])
+    return tuple(colours[value] for value in sorted(colours))
 
 
 def _crs(dataset: DatasetReader) -> str | None:

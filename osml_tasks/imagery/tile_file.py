@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,12 @@ class _Takes:
         bands = f"{' or '.join(map(str, self.bands))} bands" if self.bands else "any bands"
         return f"{bands} of {' or '.join(self.dtypes) if self.dtypes else 'anything'}"
 
+
+Colour = tuple[int, int, int, int]
+"""Red, green, blue and opacity, 0 to 255."""
+
+HAVE_COLOURS = (TileFormat.PNG, TileFormat.GTIFF)
+"""The formats that can have a colour table."""
 
 _JPEG = _Takes(("uint8",), (1, 3), 65_500)
 _TAKES = {
@@ -89,11 +96,12 @@ def _bytes_of(dtype: str) -> int:
     return max(1, bits // 8)
 
 
-def encode(pixels: Pixels, cutting: Cutting, place: dict[str, Any]) -> bytes:
+def encode(pixels: Pixels, cutting: Cutting, place: dict[str, Any], colours: Sequence[Colour] | None = None) -> bytes:
     """The bytes of a tile.
 
     :param pixels: bands, rows, columns.
     :param place: where it is on the globe, as keywords of ``rasterio.open``; only a GeoTIFF tells.
+    :param colours: of each pixel value, for the formats of :data:`HAVE_COLOURS`.
     """
     bands, height, width = pixels.shape
     profile: dict[str, Any] = {"count": bands, "height": height, "width": width, "dtype": pixels.dtype}
@@ -101,6 +109,8 @@ def encode(pixels: Pixels, cutting: Cutting, place: dict[str, Any]) -> bytes:
         return _encode_nitf(pixels, profile, _NITF_CODES[cutting.compression_in_force])
     with MemoryFile() as file:
         with file.open(**profile, **_options(cutting, bands, place)) as dataset:
+            if colours:
+                dataset.write_colormap(1, dict(enumerate(colours)))
             dataset.write(pixels)
         return bytes(file.getbuffer())
 

@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import rasterio
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from osml_tasks.errors import NotAllowedError, SourceError
+from osml_tasks.imagery.cut import cut_tile
 from osml_tasks.imagery.cutting import Cutting, TileFormat
-from osml_tasks.imagery.image import Image
+from osml_tasks.imagery.image import Image, describe
 from osml_tasks.imagery.image_job import ImageJob
 from osml_tasks.imagery.merge_options import MergeOptions
+from osml_tasks.imagery.tile_file import HAVE_COLOURS
+from osml_tasks.imagery.window import Window
 from tests.unit.imagery.drawn_images import described, noise, write
 
 UTM = {"crs": "EPSG:32618", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)}
@@ -90,3 +95,20 @@ def test_the_levels_of_an_image_without_data_can_be_written_down(tmp_path: Path)
     path = write(tmp_path / "a.tif", np.full((1, 9, 9), np.nan, dtype="float32"), nodata=np.nan)
     image = described(path, Cutting(stretch=(2, 98)))
     assert Image.from_dict(orjson.loads(orjson.dumps(image.to_dict()))).levels == ((0, 1),)
+
+
+@pytest.mark.parametrize("tile_format", HAVE_COLOURS)
+def test_a_colour_table_goes_into_every_tile(tmp_path: Path, tile_format: TileFormat) -> None:
+    path, colours = tmp_path / "classes.tif", {value: (value, 255 - value, 7, 255) for value in range(256)}
+    with rasterio.open(path, "w", driver="GTiff", width=64, height=64, count=1, dtype="uint8") as dataset:
+        dataset.write(np.arange(64 * 64, dtype=np.uint32).reshape(1, 64, 64).astype(np.uint8))
+        dataset.write_colormap(1, colours)
+    cutting = Cutting(32, 0, tile_format)
+    with rasterio.open(path) as dataset:
+        image = Image.from_dict(orjson.loads(orjson.dumps(describe(dataset, "classes.tif", cutting).to_dict())))
+        tile = cut_tile(dataset, image, Window(32, 0, 32, 32), cutting)
+    assert tile is not None
+    with MemoryFile(tile) as file, file.open() as written:
+        assert (written.count, written.colormap(1)) == (1, colours)
+    with rasterio.open(path) as dataset, pytest.raises(SourceError, match="colour table"):
+        describe(dataset, "classes.tif", Cutting(32, 0, TileFormat.JPEG))
