@@ -221,7 +221,8 @@ def test_an_image_in_s3_is_read_by_ranges_and_neither_copied_nor_deleted(
         ranges = [one.headers["range"].removeprefix("bytes=") for one in seen if one.method == "GET"]
         of_pixels = [tuple(map(int, one.split("-"))) for one in ranges if one != HEADER]
         assert max(last - first for first, last in of_pixels) < 500_000
-        assert sum(last - first for first, last in of_pixels) < 1.3 * 1024 * 1024
+        # Threads that read neighbours at the same time may each ask for what lies between them.
+        assert sum(last - first for first, last in of_pixels) < 2 * 1024 * 1024
         # Once by the client, and by each of the threads that read at the same time.
         assert ranges.count(HEADER) <= 1 + 2 * MOST_OPEN
         copied = [seen for seen in way.seen if seen.bucket == INPUTS and "images/" in seen.rest]

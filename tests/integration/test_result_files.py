@@ -14,8 +14,11 @@ import geopandas
 import pyogrio
 import pytest
 
+from osml_tasks.celery import new_app
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import connect
 from osml_tasks.errors import ExtensionConfigurationError, ObjectNotFoundError, S3AccessError, VectorFileError
-from osml_tasks.job_handle import open_job
+from osml_tasks.job_handle import JobHandle
 from osml_tasks.result_files.saving import save
 from osml_tasks.result_files.target import FileFormat, parse_target
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -164,7 +167,8 @@ def test_a_result_that_s3_does_not_take_is_not_lost(fleet: Fleet, way: FaultyWay
 
 def test_a_handle_saves_in_every_format(here: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {"a": {"features": 2}})
-    handle = open_job(here.run("detect", tiles, "-e", "scripted", "--no-wait").stdout.strip())
+    job_id = here.run("detect", tiles, "-e", "scripted", "--no-wait").stdout.strip()
+    handle = JobHandle(connect(AsyncEndpointConfig(), new_app()), job_id)
     with pytest.raises(ExtensionConfigurationError, match="is a directory: name a file"):
         handle.save_result(tmp_path)
     for name in ("out", "out.geojsonl", "out.gpkg", "out.parquet"):
