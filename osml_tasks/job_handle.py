@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from osml_tasks.resume import Resumption
 
 _LOOK_EVERY = 0.25
-_LOOK_LATER_EVERY = 0.5  # once it has taken ten seconds
+_LOOK_LATER_EVERY = 0.5  # once it has taken half a minute
 _TELL_EVERY = 1.0  # what this takes grows with the job's shards
 
 
@@ -123,7 +123,7 @@ class JobHandle:
             if status is None or status.state is not JobState.QUEUED:
                 queued = now
             self._check_queued(now - queued)
-            time.sleep(_LOOK_EVERY if now - began < 10 else _LOOK_LATER_EVERY)
+            time.sleep(_LOOK_EVERY if now - began < 30 else _LOOK_LATER_EVERY)
 
     def _is_over(self) -> bool:
         return self._connections.records.state(self.job_id).is_over
