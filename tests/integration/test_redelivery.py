@@ -112,10 +112,12 @@ def test_shards_that_find_no_capacity_are_published_by_those_that_free_it(
     fail_and_forget(connections, shards[0].job)
 
 
-def test_a_failed_job_leaves_no_object_and_no_capacity(connections: Connections, tiles: Path) -> None:
+def test_a_failed_job_leaves_no_object_and_no_capacity(fleet: Fleet, connections: Connections, tiles: Path) -> None:
     shards = make_job(connections, write_tiles(tiles, {f"t{number:02d}": {} for number in range(24)}))
     for shard in shards:
         submitted(connections, shard)
+    # What comes later is for the sweep, which is another test.
+    wait_until(lambda: fleet.stats("scripted")["in_flight"] == 0)
     end_job(connections, shards[0].job, JobState.FAILED, "the endpoint is gone", misconfigured=True, publish=ignore)
     status = JobHandle(connections, shards[0].job).status()
     assert (status.state, status.error) == (JobState.FAILED, "the endpoint is gone")
