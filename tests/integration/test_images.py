@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import rasterio
 
-import osml_tasks
 from osml_tasks.imagery.datasets import MOST_OPEN
 from osml_tasks.local.model import find_bright_objects
 from tests.integration.crew import ALL, Crew
@@ -184,12 +185,22 @@ def test_only_what_meets_a_region_is_cut_and_both_views_are_written(fleet: Fleet
         assert (preview.width, preview.height) == (1024, 768)
 
 
-def test_from_python_straight_into_geopandas(here: Fleet, scene: Scene) -> None:
-    job = osml_tasks.detect(scene.path, endpoint="bright-objects", tile_size=512)
-    frame = geopandas.GeoDataFrame.from_features(job.result())
-    assert len(frame) >= len(scene.ships)
-    assert frame.geometry.is_valid.all()
-    job.discard()
+FROM_PYTHON = """
+import sys, geopandas, osml_tasks
+job = osml_tasks.detect(sys.argv[1], endpoint="bright-objects", tile_size=512)
+frame = geopandas.GeoDataFrame.from_features(job.result())
+job.discard()
+print(len(frame), frame.geometry.is_valid.all())
+"""
+
+
+def test_from_python_straight_into_geopandas(fleet: Fleet, scene: Scene) -> None:
+    _, env = fleet.command()
+    # A process of its own: an app is configured once.
+    call = [sys.executable, "-c", FROM_PYTHON, str(scene.path)]
+    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=100, check=True)
+    features, valid = done.stdout.split()
+    assert (int(features) >= len(scene.ships), valid) == (True, "True")
 
 
 def test_a_large_file_is_an_image_without_being_told(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
