@@ -218,7 +218,7 @@ def _job(connections: Connections, endpoint: str, tiles: int, job_id: str | None
 
 
 def _tile(job: Job, index: int, source: SourceTile, shard: int, stage: bool) -> Tile:
-    location = str(source.uri or source.path)
+    location = source.location
     if source.uri is None and (stage or source.body is not None):
         key = job.payload_key(shard, index, source.name)
         if source.window is not None:

@@ -163,6 +163,16 @@ def join_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         held = b"\n" if ended else b""
 
 
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in chunks of any size, without their ends: what :func:`join_lines` joins."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
 def timestamp(moment: datetime) -> str:
     """ISO 8601 in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from osml_tasks.connections import Connections
+from osml_tasks.features import split_lines
 from osml_tasks.jobs import Job
 from osml_tasks.parts import read_parts, skipped_tiles
 from osml_tasks.s3 import S3Object
@@ -64,17 +65,7 @@ def _by_round(job: Job, parts: Sequence[S3Object]) -> Iterator[Sequence[S3Object
 def _seen(connections: Connections, parts: Sequence[S3Object]) -> Iterator[Seen]:
     from osml_tasks.imagery.seen import Seen
 
-    return map(Seen.from_line, _lines(read_parts(connections, [*parts])))
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a text that comes in pieces, without their ends."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
+    return map(Seen.from_line, split_lines(read_parts(connections, [*parts])))
 
 
 def report_images(connections: Connections, job: Job) -> dict[str, Any]:

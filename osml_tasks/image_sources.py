@@ -45,16 +45,17 @@ def plan_sources(
         if options is not None:
             raise ExtensionConfigurationError("nothing is cut, yet options of images are given: leave one of them out")
         return None
-    if cut is None and options is None and not _named_one_by_one(sources, tiles):
+    unasked = cut is None and options is None
+    if unasked and not _named_one_by_one(sources, tiles):
         return None
     try:
         from osml_tasks.imagery.plan import plan_images
     except ModuleNotFoundError as error:
-        if cut is None and options is None:
+        if unasked:
             return None
         raise ExtensionConfigurationError(MISSING) from error
     datasets = open_datasets()
-    if cut is None and options is None and not all(_is_large(tile, datasets) for tile in tiles):
+    if unasked and not all(_is_large(tile, datasets) for tile in tiles):
         return None
     plan = plan_images(tiles, options or ImageOptions(), datasets)
     if stage:
@@ -77,7 +78,7 @@ def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) ->
 
 def _is_large(tile: SourceTile, datasets: Datasets) -> bool:
     try:
-        with datasets.open(tile.path or str(tile.uri)) as dataset:
+        with datasets.open(tile.location) as dataset:
             return bool(max(dataset.width, dataset.height) > DEFAULT_TILE_SIZE)
     except ExtensionError:
         return False

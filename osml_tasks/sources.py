@@ -44,6 +44,11 @@ class SourceTile:
     window: Window | None = None
     image: int = 0
 
+    @property
+    def location(self) -> str:
+        """Where it is, or its image: the path, or the ``s3://`` URI; of what is in memory it is none."""
+        return self.path or str(self.uri)
+
 
 def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) -> list[SourceTile]:
     """All tiles of some sources.
@@ -62,7 +67,7 @@ def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) 
         if not found:
             raise SourceError(f"{source!r} has no tiles: the directory, glob or prefix is empty")
         for tile in found:
-            tiles.setdefault(tile.path or str(tile.uri), tile)
+            tiles.setdefault(tile.location, tile)
     for tile in tiles.values():
         _check_size(tile)
     return list(tiles.values())

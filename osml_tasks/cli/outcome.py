@@ -181,7 +181,7 @@ def finish(
             handle.save_result(output.name, file_format=output.format.value, images=images)
         report["result"] = output.name
         if views is not None:
-            _write_views(handle, views)
+            _write_views(handle, views, output)
     if report_path is not None:
         with _result_stays(handle.job_id, str(report_path)):
             report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -191,13 +191,14 @@ def finish(
     return _say(status, report, output.name if output else None, kept)
 
 
-def _write_views(handle: JobHandle, views: Views) -> None:
-    with tempfile.TemporaryDirectory(prefix="osml-views-") as directory:
-        collection = Path(directory, "result.geojson")
-        with _result_stays(handle.job_id, "the map"):
+def _write_views(handle: JobHandle, views: Views, output: Target) -> None:
+    with tempfile.TemporaryDirectory(prefix="osml-views-") as directory, _result_stays(handle.job_id, "the map"):
+        collection = output.local_collection
+        if collection is None:
+            collection = Path(directory, "result.geojson")
             handle.save_result(collection)
-            for path in views.write(collection):
-                click.echo(f"{path} is written")
+        for path in views.write(collection):
+            click.echo(f"{path} is written")
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from osml_tasks.cli.image_options import ImageRequest
 from osml_tasks.errors import ExtensionConfigurationError
-from osml_tasks.result_files.by_image import image_stems
+from osml_tasks.result_files.by_image import image_stems, split_by_image
 from osml_tasks.result_files.lines import read_features
 
 if TYPE_CHECKING:
@@ -68,24 +69,23 @@ class Views:
     def _overview(self, number: int) -> Overview:
         from osml_tasks.imagery.overview import read_overview
 
-        source, image = self.images.sources[number], self.images.job.images[number]
-        chosen = image.taken if image.taken != tuple(range(1, image.bands + 1)) else ()
-        with self.datasets.open(source.path or str(source.uri)) as dataset:
+        source, chosen = self.images.sources[number], self.images.job.images[number].chosen
+        with self.datasets.open(source.location) as dataset:
             return read_overview(dataset, bands=chosen[:3] if len(chosen) >= 3 else chosen[:1])
 
     def _write_previews(self, collection: Path, overviews: dict[str, Overview], preview: Path) -> Iterator[Path]:
         from osml_tasks.imagery.preview import write_preview
 
-        stems = image_stems(overviews)
-        for name, overview in overviews.items():
-            path = preview / f"{stems[name]}.png" if preview.is_dir() else preview
-            write_preview(path, overview, (one for one in _features(collection) if _image_of(one) == name))
-            yield path
+        with TemporaryDirectory(prefix="osml-views-") as directory:
+            collections = dict.fromkeys(overviews, collection)
+            if len(overviews) > 1:
+                collections = split_by_image(collection, [*overviews], Path(directory))
+            stems = image_stems(overviews)
+            for name, overview in overviews.items():
+                path = preview / f"{stems[name]}.png" if preview.is_dir() else preview
+                write_preview(path, overview, _features(collections[name]))
+                yield path
 
 
 def _features(collection: Path) -> Iterator[dict[str, Any]]:
     return map(orjson.loads, read_features(collection))
-
-
-def _image_of(feature: dict[str, Any]) -> Any:
-    return feature["properties"]["sourceMetadata"][-1]["location"]

@@ -98,9 +98,9 @@ class Datasets:
             self._give_back(location, key, dataset)
 
     @contextmanager
-    def environment(self, *locations: str | None) -> Iterator[str]:
-        """GDAL's settings for this thread, with access to S3 where a location needs it; says for whom that is."""
-        if not any(location and location.startswith("s3://") for location in locations):
+    def environment(self, location: str | None) -> Iterator[str]:
+        """GDAL's settings for this thread, with access to S3 where the location needs it; says for whom that is."""
+        if location is None or not location.startswith("s3://"):
             with rasterio.Env(session=DummySession(), **self._options):
                 yield ""
             return

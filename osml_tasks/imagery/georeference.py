@@ -20,6 +20,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as warp
 
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.imagery.datasets import gdal_path
 
 Floats = npt.NDArray[np.float64]
 
@@ -200,7 +201,7 @@ def _readable_dem(dem: str) -> str:
         raise ExtensionConfigurationError(f"the DEM {dem} cannot be read: {reason}") from None
     if not placed:
         raise ExtensionConfigurationError(f"the DEM {dem} has no coordinate system: give one that is georeferenced")
-    return dem.replace("s3://", "/vsis3/", 1) if dem.startswith("s3://") else dem
+    return gdal_path(dem)
 
 
 def _leads_to_globe(crs: CRS | None) -> bool:

@@ -55,11 +55,16 @@ class Image:
         return known | ({"conversion": self.conversion} if self.conversion else {})
 
     @property
+    def chosen(self) -> tuple[int, ...]:
+        """The bands that tiles have; none where these are all, in their order."""
+        return () if self.taken == tuple(range(1, self.bands + 1)) else self.taken
+
+    @property
     def conversion(self) -> dict[str, Any] | None:
         """What was done to the pixels, for the features' ``sourceMetadata``; None where nothing was."""
         done: dict[str, Any] = {}
-        if self.taken != tuple(range(1, self.bands + 1)):
-            done["bands"] = list(self.taken)
+        if self.chosen:
+            done["bands"] = list(self.chosen)
         if self.levels is not None:
             done["stretch"] = [list(levels) for levels in self.levels]
         return done or None

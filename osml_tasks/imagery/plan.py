@@ -99,7 +99,7 @@ def _transformer(image: Image) -> Transformer:
 def _location(source: SourceTile) -> str:
     if source.path is None and source.uri is None:
         raise SourceError(f"{source.name} is bytes in memory: name an image as a path or an s3:// URI")
-    return source.path or str(source.uri)
+    return source.location
 
 
 def _tile(source: SourceTile, image: int, window: Window) -> SourceTile:

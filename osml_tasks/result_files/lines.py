@@ -8,15 +8,6 @@ from pathlib import Path
 from osml_tasks.features import COLLECTION_TAIL
 
 
-def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in chunks of any size."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    yield rest
-
-
 def feature_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
     """The features among a result's lines, each as JSON with a line end.
 

@@ -8,8 +8,9 @@ from pathlib import Path, PurePath
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 
+from osml_tasks.features import split_lines
 from osml_tasks.result_files.by_image import split_by_image
-from osml_tasks.result_files.lines import feature_lines, lines_of, read_features
+from osml_tasks.result_files.lines import feature_lines, read_features
 from osml_tasks.result_files.target import FileFormat, Target
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.whole_file import is_stream, written_whole
@@ -30,7 +31,7 @@ def save(s3: S3Manager, result: S3Uri, target: Target, images: Sequence[str] = (
     elif target.format is FileFormat.GEOJSON:
         _write(s3, target.place, s3.stream(result))
     elif target.format is FileFormat.GEOJSONL:
-        _write(s3, target.place, feature_lines(lines_of(s3.stream(result))))
+        _write(s3, target.place, feature_lines(split_lines(s3.stream(result))))
     else:
         with _scratch(target.place) as directory:
             collection = _fetched(s3, result, directory)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.s3_uri import S3Uri
+from osml_tasks.whole_file import is_stream
 
 
 class FileFormat(StrEnum):
@@ -57,6 +58,12 @@ class Target:
     place: Path | S3Uri
     format: FileFormat = FileFormat.GEOJSON
     per_image: bool = False
+
+    @property
+    def local_collection(self) -> Path | None:
+        """The file in which a result is as S3 has it, once it is written; None where there is none."""
+        as_it_is = self.format is FileFormat.GEOJSON and not self.per_image
+        return self.place if as_it_is and isinstance(self.place, Path) and not is_stream(self.place) else None
 
     def check_extra(self) -> None:
         """Find out whether what writes the format is installed.

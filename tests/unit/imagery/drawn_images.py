@@ -8,11 +8,32 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.rpc import RPC
 
 from osml_tasks.imagery.cutting import Cutting
 from osml_tasks.imagery.image import Image, describe
 
 Pixels = NDArray[Any]
+
+
+def rpcs(half: float) -> RPC:
+    """Those of an image whose sides have twice so many px: around 10 degrees east, 50 north, 100 m up."""
+    return RPC(
+        height_off=100.0,
+        height_scale=500.0,
+        lat_off=50.0,
+        lat_scale=0.5,
+        long_off=10.0,
+        long_scale=0.5,
+        line_off=half,
+        line_scale=half,
+        samp_off=half,
+        samp_scale=half,
+        line_num_coeff=[0.0, 0.0, -1.0, 0.1, *[0.0] * 16],
+        line_den_coeff=[1.0, *[0.0] * 19],
+        samp_num_coeff=[0.0, 1.0, 0.0, 0.05, *[0.0] * 16],
+        samp_den_coeff=[1.0, *[0.0] * 19],
+    )
 
 
 def noise(bands: int, height: int, width: int, dtype: str = "uint8") -> Pixels:

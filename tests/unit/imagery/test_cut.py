@@ -11,7 +11,6 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
-from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from osml_tasks.errors import ImageReadError
@@ -19,29 +18,14 @@ from osml_tasks.imagery.cut import cut_tile
 from osml_tasks.imagery.cutting import Cutting, TileFormat
 from osml_tasks.imagery.georeference import Georeference
 from osml_tasks.imagery.window import Window
-from tests.unit.imagery.drawn_images import Pixels, described, noise, write
+from tests.unit.imagery.drawn_images import Pixels, described, noise, rpcs, write
 
 UTM = Affine(0.5, 0.1, 500_000, 0.1, -0.5, 4_000_000)
 GTIFF = Cutting(tile_size=32, overlap=0, tile_format=TileFormat.GTIFF)
 PNG = Cutting(tile_size=32, overlap=0)
 WINDOW = Window(y=40, x=20, width=32, height=32)
 FIRST = Window(0, 0, 32, 32)
-RPCS = RPC(
-    height_off=100.0,
-    height_scale=500.0,
-    lat_off=50.0,
-    lat_scale=0.5,
-    long_off=10.0,
-    long_scale=0.5,
-    line_off=50.0,
-    line_scale=50.0,
-    samp_off=50.0,
-    samp_scale=50.0,
-    line_num_coeff=[0.0, 0.0, -1.0, 0.1, *[0.0] * 16],
-    line_den_coeff=[1.0, *[0.0] * 19],
-    samp_num_coeff=[0.0, 1.0, 0.0, 0.05, *[0.0] * 16],
-    samp_den_coeff=[1.0, *[0.0] * 19],
-)
+RPCS = rpcs(50.0)
 POINTS = [
     GroundControlPoint(row, column, 10 + column / 1000, 50 - row / 1000)
     for row in (0, 50, 100)

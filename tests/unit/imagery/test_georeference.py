@@ -13,30 +13,15 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
-from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_bounds
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.imagery.georeference import Georeference
+from tests.unit.imagery.drawn_images import rpcs
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
 CORNERS = (np.array([0.0, 60.0, 60.0, 0.0]), np.array([0.0, 0.0, 40.0, 40.0]))
-RPCS = RPC(
-    height_off=100.0,
-    height_scale=500.0,
-    lat_off=50.0,
-    lat_scale=0.5,
-    long_off=10.0,
-    long_scale=0.5,
-    line_off=500.0,
-    line_scale=500.0,
-    samp_off=500.0,
-    samp_scale=500.0,
-    line_num_coeff=[0.0, 0.0, -1.0, 0.1, *[0.0] * 16],
-    line_den_coeff=[1.0, *[0.0] * 19],
-    samp_num_coeff=[0.0, 1.0, 0.0, 0.05, *[0.0] * 16],
-    samp_den_coeff=[1.0, *[0.0] * 19],
-)
+RPCS = rpcs(500.0)
 
 
 def draw(path: Path, width: int = 60, height: int = 40, **profile: Any) -> Path:

@@ -8,8 +8,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osml_tasks.features import Feature
-from osml_tasks.result_files.lines import feature_lines, lines_of, read_features
+from osml_tasks.features import Feature, split_lines
+from osml_tasks.result_files.lines import feature_lines, read_features
 from tests.unit.result_files.collections import collection_of, feature, write_collection
 
 FEATURES = [feature(name="a,\n]}"), feature(), feature(deep=[{"type": "FeatureCollection", "features": []}])]
@@ -19,7 +19,7 @@ FEATURES = [feature(name="a,\n]}"), feature(), feature(deep=[{"type": "FeatureCo
 def test_features_come_out_as_they_went_in(count: int, size: int) -> None:
     result = collection_of(FEATURES[:count])
     chunks = [result[start : start + size] for start in range(0, len(result), size)]
-    lines = list(feature_lines(lines_of(chunks)))
+    lines = list(feature_lines(split_lines(chunks)))
     assert [orjson.loads(line) for line in lines] == FEATURES[:count]
     assert all(line.count(b"\n") == 1 for line in lines)
 
