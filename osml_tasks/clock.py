@@ -56,8 +56,10 @@ def s3_time(config: AsyncEndpointConfig) -> float:
     """The time of an answer of S3, good or bad, s since the epoch."""
     from botocore.exceptions import ClientError
 
+    from osml_tasks.aws.s3_client import s3_client
+
     try:
-        answer = session_of(config, None).client("s3").head_bucket(Bucket=config.input_bucket)
+        answer = s3_client(session_of(config, None)).head_bucket(Bucket=config.input_bucket)
     except ClientError as error:
         answer = error.response
     return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()

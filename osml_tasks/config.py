@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -16,9 +16,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.one_line import in_one_line
+from osml_tasks.s3_uri import BUCKET, S3Uri
 
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+_BUCKET = rf"^(?:{BUCKET})$"
 # What S3 takes without escaping, so that a key reads the same in a URI, a listing and a policy.
 _PREFIX = r"^[A-Za-z0-9!_.*'()/-]*$"
 
@@ -100,11 +100,15 @@ def _locations(value: object) -> object:
 
 def _as_location(text: str) -> str:
     """Bring ``s3://bucket/prefix`` to the form ``s3://bucket/prefix/``."""
-    bucket, _, prefix = text.removeprefix("s3://").partition("/")
-    prefix = str(_prefix(prefix))
-    if not text.startswith("s3://") or not re.match(_BUCKET, bucket) or not re.match(_PREFIX, prefix):
-        raise ValueError(f"{text!r} is not an S3 URI: write s3://bucket/prefix")
-    return f"s3://{bucket}/{prefix}"
+    wrong = f"{text!r} is not an S3 URI: write s3://bucket/prefix"
+    try:
+        uri = S3Uri.parse(text)
+    except ExtensionConfigurationError:
+        raise ValueError(wrong) from None
+    prefix = str(_prefix(uri.key))
+    if not re.match(_PREFIX, prefix):
+        raise ValueError(wrong)
+    return f"s3://{uri.bucket}/{prefix}"
 
 
 def _namespace(value: str) -> str:
@@ -177,6 +181,9 @@ class AsyncEndpointConfig(LogConfig):
         None, pattern=r"^[A-Za-z0-9:/_-]{1,2048}$", validation_alias=_env("ASYNC_SM_S3_SSE_KMS_KEY_ID")
     )
     """Key of ``aws:kms`` and ``aws:kms:dsse``: an id, an alias or an ARN. Default: AWS's key for S3."""
+
+    request_payer: Literal["requester"] | None = Field(None, validation_alias=_env("ASYNC_SM_REQUEST_PAYER"))
+    """``requester`` agrees to pay for requests to requester-pays buckets. Default: such buckets refuse access."""
 
     max_wait_time: Seconds = Field(3600.0, validation_alias=_env("ASYNC_SM_MAX_WAIT_TIME"))
     """Longest time in seconds from an invocation to its output. Default 3600."""

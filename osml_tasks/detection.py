@@ -26,6 +26,7 @@ from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.preflight import check_broker
 from osml_tasks.publishing import publish_job
 from osml_tasks.s3 import S3Uri
+from osml_tasks.s3_settings import S3Settings
 from osml_tasks.sources import Source, SourceTile, find_tiles
 from osml_tasks.tile import Tile
 
@@ -123,8 +124,9 @@ def detect(
     connections = open_connections(config, session)
     one = isinstance(sources, str | bytes | os.PathLike | Mapping)
     named: list[Source] = [sources] if one else list(sources)  # type: ignore[list-item, arg-type]
-    tiles = find_tiles(named, session)
-    images = plan_sources(named, tiles, options, lambda: client_datasets(session), cut=cut, stage=stage)
+    settings = S3Settings.of(config)
+    tiles = find_tiles(named, session, settings)
+    images = plan_sources(named, tiles, options, lambda: client_datasets(session, settings), cut=cut, stage=stage)
     if images is None:
         return start_job(connections, tiles, endpoint, stage=stage)
     for warning in images.warnings:

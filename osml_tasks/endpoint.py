@@ -10,8 +10,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from osml_tasks.aws.credentials import expired
 from osml_tasks.config import AsyncEndpointConfig
-from osml_tasks.errors import ClockSkewError, EndpointUnusableError, RejectedError, ThrottledError
+from osml_tasks.errors import (
+    ClockSkewError,
+    CredentialsExpiredError,
+    EndpointUnusableError,
+    InvocationError,
+    RejectedError,
+    ThrottledError,
+)
 from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 from osml_tasks.s3 import S3Uri
@@ -28,8 +36,6 @@ _DENIED = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "IncompleteSignature",
         "InvalidClientTokenId",
         "InvalidSignatureException",
@@ -100,6 +106,7 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
     :raises RejectedError: this call never will.
     :raises EndpointUnusableError: no call to this endpoint will.
     :raises ClockSkewError: no call from this machine will, until its clock is right.
+    :raises CredentialsExpiredError: no call will, until the credentials are renewed.
     :raises RoleRefusedError: the client's role cannot be assumed.
     """
     named = {"endpoint": invocation.endpoint, "inference_id": invocation.inference_id}
@@ -122,19 +129,8 @@ def invoke(client: Any, invocation: Invocation, payload: bytes | S3Uri) -> Accep
             **invocation.more,
             **source,
         )
-    except ClientError as error:
-        if skew := _clock_is_off(error):
-            raise ClockSkewError(f"endpoint {invocation.endpoint!r}: {skew}") from error
-        kind, text = _refusal(error)
-        raise kind(f"endpoint {invocation.endpoint!r}: {text}", **named) from error
-    except ParamValidationError as error:
-        raise RejectedError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}", **named) from error
-    except BotoCoreError as error:
-        if may_pass(error):
-            text = f"endpoint {invocation.endpoint!r} is out of reach: {_in_one_line(error)}"
-            raise ThrottledError(text, **named) from error
-        # No credentials, or none to be had: the same for every tile.
-        raise EndpointUnusableError(f"endpoint {invocation.endpoint!r}: {_in_one_line(error)}", **named) from error
+    except (ClientError, BotoCoreError, RuntimeError) as error:
+        raise _verdict(error, invocation) from error
     failure = answer.get("FailureLocation")
     return Accepted(S3Uri.parse(answer["OutputLocation"]), S3Uri.parse(failure) if failure else None)
 
@@ -168,6 +164,30 @@ def check_answer(answer: Accepted, config: AsyncEndpointConfig, endpoint: str) -
 
 def _in_one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())
+
+
+def _verdict(error: ClientError | BotoCoreError | RuntimeError, invocation: Invocation) -> Exception:
+    """What a failed call means."""
+    where = f"endpoint {invocation.endpoint!r}"
+    named = {"endpoint": invocation.endpoint, "inference_id": invocation.inference_id}
+    if line := expired(error):
+        return CredentialsExpiredError(f"{where} cannot be invoked: {line}")
+    if isinstance(error, ClientError):
+        if skew := _clock_is_off(error):
+            return ClockSkewError(f"{where}: {skew}")
+        kind, text = _refusal(error)
+        return kind(f"{where}: {text}", **named)
+    return _unanswered(error, where, named) if isinstance(error, BotoCoreError) else error
+
+
+def _unanswered(error: BotoCoreError, where: str, named: dict[str, str]) -> InvocationError:
+    text = _in_one_line(error)
+    if isinstance(error, ParamValidationError):
+        return RejectedError(f"{where}: {text}", **named)
+    if may_pass(error):
+        return ThrottledError(f"{where} is out of reach: {text}", **named)
+    # No credentials, or none to be had: the same for every tile.
+    return EndpointUnusableError(f"{where}: {text}", **named)
 
 
 def _clock_is_off(error: ClientError) -> str | None:

@@ -56,6 +56,10 @@ class ClockSkewError(ExtensionRuntimeError):
     """AWS refuses what this process signs, because its clock is wrong: another worker may do better."""
 
 
+class CredentialsExpiredError(ExtensionRuntimeError):
+    """The AWS credentials have expired, and cannot be renewed for now: the work goes on when they are back."""
+
+
 class S3OperationError(ExtensionRuntimeError):
     """An S3 request failed for good.
 
@@ -87,6 +91,14 @@ class S3AccessError(S3OperationError):
 
 class S3ClockSkewError(S3OperationError, ClockSkewError):
     """S3 refuses what this process signs, because its clock is wrong; neither key nor permission is at fault."""
+
+
+class S3CredentialsExpiredError(S3OperationError, CredentialsExpiredError):
+    """S3 refuses what this process signs, because its credentials have expired."""
+
+
+class BucketRegionError(S3AccessError):
+    """A bucket is in another region than the one that this process works in."""
 
 
 class PartsMissingError(S3OperationError):

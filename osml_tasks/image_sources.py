@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from osml_tasks.imagery.datasets import Datasets
     from osml_tasks.imagery.plan import ImagePlan
+    from osml_tasks.s3_settings import S3Settings
 
 # What tiles are rarely, and images mostly.
 _ENDINGS = (".tif", ".tiff", ".ntf", ".nitf", ".jp2", ".vrt")
@@ -63,11 +64,14 @@ def plan_sources(
     return plan
 
 
-def client_datasets(session: boto3.Session) -> Datasets:
-    """What a client opens images with, to learn all that there is to know of them."""
+def client_datasets(session: boto3.Session, settings: S3Settings | None = None) -> Datasets:
+    """What a client opens images with, to learn all that there is to know of them.
+
+    :param settings: what goes with each request to S3; default: nothing.
+    """
     from osml_tasks.imagery.datasets import Datasets
 
-    return Datasets(session, sidecars=True, most_open=0)
+    return Datasets(session, settings=settings, sidecars=True, most_open=0)
 
 
 def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) -> bool:

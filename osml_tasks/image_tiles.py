@@ -23,6 +23,7 @@ from osml_tasks.imagery.room import Room
 from osml_tasks.imagery.window import Window
 from osml_tasks.jobs import Job
 from osml_tasks.s3 import S3Manager, S3Uri
+from osml_tasks.s3_settings import S3Settings
 from osml_tasks.tile import Tile
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class ImageTiles:
         from osml_tasks.imagery.datasets import Datasets, bound_cache
 
         bound_cache()
-        return Datasets(self._session, lambda location: allowed_tile(location, self._config))
+        return Datasets(
+            self._session, lambda location: allowed_tile(location, self._config), settings=S3Settings.of(self._config)
+        )
 
     def of(self, job: Job) -> ImageJob:
         """What is known of the images of a job; read from S3 once.

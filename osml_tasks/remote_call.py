@@ -29,6 +29,7 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobOptions, Shard
 from osml_tasks.publishing import planned_shards
 from osml_tasks.s3 import S3Uri
+from osml_tasks.s3_settings import S3Settings
 from osml_tasks.sources import SourceTile, find_tiles
 from osml_tasks.submission import CLAIM_SECONDS
 
@@ -152,7 +153,7 @@ def _check_sources(sources: list[str], config: AsyncEndpointConfig) -> None:
 
 def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
     """The tiles of sources, each of them one that workers may read."""
-    tiles = find_tiles(sources, session_of(config))
+    tiles = find_tiles(sources, session_of(config), S3Settings.of(config))
     for tile in tiles:
         if tile.path is not None:
             readable_tile(tile.path, config)

@@ -6,12 +6,12 @@ What boto3 does around a request costs three times what it takes to sign and to 
 from __future__ import annotations
 
 import logging
-import os
-import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -19,10 +19,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
 
-from osml_tasks.errors import RoleRefusedError
+from osml_tasks.aws.addresses import Address, Resolver, endpoint_address
+from osml_tasks.aws.certificates import ca_context, ca_file
+from osml_tasks.aws.credentials import SessionCredentials
+from osml_tasks.aws.proxies import proxy_for
+from osml_tasks.errors import CredentialsExpiredError, RoleRefusedError
 
 if TYPE_CHECKING:
     import boto3
@@ -33,6 +35,7 @@ READ_SECONDS = 60
 # 202 of SageMaker itself; boto3 takes any of these from what stands in for it.
 _ACCEPTED = range(200, 300)
 _OPERATION = "InvokeEndpointAsync"
+_ANY = "endpoint"  # all endpoints of a region have one address
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ def runtime_client(session: boto3.Session, connections: int) -> Any:
 
     :param connections: how many calls may be under way at a time.
     :return: something with boto3's ``invoke_endpoint_async``, its members, answers and errors.
+    :raises ExtensionConfigurationError: the certificates that are configured cannot be read.
     """
     client = session.client(
         "sagemaker-runtime",
@@ -52,14 +56,21 @@ def runtime_client(session: boto3.Session, connections: int) -> Any:
             read_timeout=READ_SECONDS,
         ),
     )
-    if not (session.get_credentials() and _has_short_way(client)):
+    ca_file(session)
+    if session.get_credentials() is None or client.meta.config.signature_version != "v4":
         return client
-    try:
-        return Runtime(client, session)
-    except OSError as error:
-        # Of certificates that cannot be read: most of what is done here needs none, and boto3 says what is wrong.
-        logger.debug("boto3 makes all calls: %r", error)
-        return client
+    return Runtime(client, session)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where invocations go.
+
+    :ivar connections: to there; None where only boto3's client can go that way.
+    """
+
+    address: Address
+    connections: _Connections | None
 
 
 class Runtime:
@@ -67,6 +78,7 @@ class Runtime:
 
     A request is signed by botocore's signer and sent over a connection that is kept. Whatever comes of it but an
     accepted invocation, boto3's client makes the call once more: it tries again what may pass, and says what is wrong.
+    Where a proxy is on the way it makes all calls.
 
     :param client: boto3's, whose address, region and service model are used.
     :param session: where that client is from, for its credentials and its certificates.
@@ -74,14 +86,21 @@ class Runtime:
 
     def __init__(self, client: Any, session: boto3.Session) -> None:
         self._client = client
-        self._credentials: Any = session.get_credentials()
-        self._connections = _Connections(client.meta.endpoint_url, session)
+        self._session = session
+        self._credentials = SessionCredentials(session)
+        self._resolver = Resolver(client)
+        self._found: _Way | None = None
+        self._lock = Lock()
         operation = client.meta.service_model.operation_model(_OPERATION)
         self._path = operation.http["requestUri"]
         self._headers = _header_names(operation.input_shape)
         self._answers = _header_names(operation.output_shape)
         self._base = {"User-Agent": client.meta.config.user_agent}
-        self._url = client.meta.endpoint_url.rstrip("/")
+
+    @property
+    def address(self) -> Address:
+        """Where invocations go."""
+        return self._way().address
 
     def invoke_endpoint_async(self, **members: Any) -> dict[str, str]:
         """As boto3's."""
@@ -90,15 +109,18 @@ class Runtime:
                 return answer
         except (OSError, HTTPException, UnicodeError, LookupError, TypeError, ValueError) as error:
             logger.debug("boto3 makes the call again: %r", error)
-        except (BotoCoreError, ClientError, RoleRefusedError):
+        except (BotoCoreError, ClientError, CredentialsExpiredError, RoleRefusedError):
             pass  # Of the credentials. boto3's client asks for them again, and says what it is told.
         again: dict[str, str] = self._client.invoke_endpoint_async(**members)
         return again
 
     def _send(self, members: dict[str, Any]) -> dict[str, str] | None:
-        """The answer to an accepted invocation, None if it was not accepted."""
-        request = self._request(**members)
-        with self._connections.one() as connection:
+        """The answer to an accepted invocation; None if it was not accepted, or cannot be sent this way."""
+        way = self._way()
+        if way.connections is None:
+            return None
+        request = self._request(way.address, **members)
+        with way.connections.one() as connection:
             path = urlsplit(request.url).path
             connection.request("POST", str(path), body=request.data, headers=dict(request.headers.items()))
             response = connection.getresponse()
@@ -108,14 +130,23 @@ class Runtime:
         values = ((name, response.headers[header]) for name, header in self._answers.items())
         return {name: value for name, value in values if value is not None}
 
-    def _request(self, *, EndpointName: str, Body: bytes = b"", **members: Any) -> AWSRequest:  # noqa: N803
+    def _way(self) -> _Way:
+        # Not before the first call: a role would be assumed for it.
+        with self._lock:
+            if self._found is None:
+                url = endpoint_address(self._resolver, _ANY)
+                address = replace(url, url=url.url.removesuffix(self._path.replace("{EndpointName}", _ANY)))
+                is_direct = proxy_for(self._client, address.url) is None
+                self._found = _Way(address, _Connections(address.url, self._session) if is_direct else None)
+            return self._found
+
+    def _request(self, address: Address, *, EndpointName: str, Body: bytes = b"", **members: Any) -> AWSRequest:  # noqa: N803
         headers = self._base | {self._headers[name]: _plain(value) for name, value in members.items()}
-        url = self._url + self._path.replace("{EndpointName}", quote(EndpointName, safe="~"))
+        url = address.url + self._path.replace("{EndpointName}", quote(EndpointName, safe="~"))
         request = AWSRequest(method="POST", url=url, headers=headers, data=Body)
-        meta = self._client.meta
+        signing_name = self._client.meta.service_model.signing_name
         # Frozen, for they may be renewed while they are used.
-        credentials = self._credentials.get_frozen_credentials()
-        SigV4Auth(credentials, meta.service_model.signing_name, meta.region_name).add_auth(request)
+        SigV4Auth(self._credentials.frozen(), signing_name, address.region).add_auth(request)
         return request
 
 
@@ -125,7 +156,7 @@ class _Connections:
     def __init__(self, url: str, session: boto3.Session) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
-        self._tls = _tls(session) if parts.scheme == "https" else None
+        self._tls = ca_context(session) if parts.scheme == "https" else None
         self._idle: deque[HTTPConnection] = deque()
 
     @contextmanager
@@ -167,28 +198,3 @@ def _plain(value: object) -> str:
     :raises UnicodeError: it is not ASCII.
     """
     return str(value).encode("ascii").decode()
-
-
-def _has_short_way(client: Any) -> bool:
-    # By botocore's newer rules the dual stack has another name in some partitions than its client says.
-    settings = client.meta.config
-    return settings.signature_version == "v4" and not settings.use_dualstack_endpoint and not _has_proxy(client)
-
-
-def _has_proxy(client: Any) -> bool:
-    url = client.meta.endpoint_url
-    proxies = client.meta.config.proxies or get_environ_proxies(url)
-    return urlsplit(url).scheme in proxies
-
-
-def _tls(session: boto3.Session) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=_certificates(session))
-    # Since Python 3.13 this is set, though not by botocore: many an organisation's own authority would not pass.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
-def _certificates(session: boto3.Session) -> str | None:
-    """What botocore would check a server's certificate with."""
-    chosen: str | None = session._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-    return chosen or get_cert_path(True)

@@ -1,8 +1,7 @@
 """S3: one seam for every object that is read, written, listed or deleted.
 
-Bulk work goes through obstore, which takes a quarter of boto3's CPU a request; credentials, region
-and ``AWS_ENDPOINT_URL_S3`` are boto3's, so that both always agree. Deleting is boto3's, which says of
-each object whether it is gone.
+Bulk work goes through obstore, which takes a quarter of boto3's CPU a request; host, credentials, certificates and
+proxy are boto3's, so that both always agree. Deleting is boto3's, which says of each object whether it is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import boto3
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.store import S3Store
 
+from osml_tasks.aws.s3_access import S3Access
 from osml_tasks.errors import (
-    ExtensionConfigurationError,
+    BucketRegionError,
+    CredentialsExpiredError,
     ObjectNotFoundError,
     RoleRefusedError,
-    S3AccessError,
     S3OperationError,
 )
+from osml_tasks.s3_bucket import check_bucket
 from osml_tasks.s3_errors import again, errors
 from osml_tasks.s3_listing import pages
 from osml_tasks.s3_settings import S3Settings
@@ -39,6 +38,7 @@ from osml_tasks.whole_file import written_whole
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, WritableFile
+    from obstore.store import S3Store
 
 __all__ = ["S3Manager", "S3Object", "S3OperationError", "S3Uri", "Undeleted"]
 
@@ -48,9 +48,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """How much of a large object is read at a time."""
 _LIST_KEYS = 1000
 _DELETE_KEYS = 1000
-# botocore gives credentials that are good for 10 minutes or more, not for the 30 that obstore believes;
-# and obstore asks for new ones 5 minutes before that, so a life of 5 would have it ask at each request.
-_CREDENTIALS_LIFE = timedelta(minutes=10)
+# Of calls that boto3 makes.
+_REFUSALS = (ClientError, BotoCoreError, BucketRegionError, CredentialsExpiredError, RoleRefusedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class S3Manager:
     :param session: where credentials and region come from; default: as boto3 finds them.
     :param settings: what goes with each request; default: nothing.
     :param sleep: waits so many seconds before what has failed is tried again.
-    :raises ExtensionConfigurationError: if the session has no credentials.
+    :raises ExtensionConfigurationError: if the session has no credentials, or its certificates cannot be read.
     """
 
     def __init__(
@@ -99,51 +98,18 @@ class S3Manager:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._sleep = sleep
-        session = session or boto3.Session()
-        self._settings = settings or S3Settings()
-        self._client = session.client("s3")
-        self._settings.apply_to(self._client)
-        try:
-            self._credentials = Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE)
-        except ValueError:
-            raise ExtensionConfigurationError(
-                "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from None
+        self.access = S3Access(session or boto3.Session(), settings)
+        self._settings = self.access.settings
+        self._client = self.access.client
         self._stores: dict[str, S3Store] = {}
         self._lock = Lock()
 
     def validate_bucket(self, bucket: str) -> None:
         """Find out whether a bucket is there and lets us in.
 
-        :raises ObjectNotFoundError: there is no such bucket.
-        :raises S3AccessError: it refuses access.
-        :raises S3OperationError: S3 does not answer.
+        :raises S3OperationError: as :func:`~osml_tasks.s3_bucket.check_bucket`.
         """
-        again(lambda: self._head_bucket(bucket), self._sleep)
-
-    def _head_bucket(self, bucket: str) -> None:
-        uri = f"s3://{bucket}"
-        try:
-            self._client.head_bucket(Bucket=bucket)
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if status == 404:
-                raise ObjectNotFoundError(
-                    f"there is no bucket {bucket!r}: correct its name or create it", uri=uri
-                ) from error
-            if status in (401, 403):
-                raise S3AccessError(
-                    f"bucket {bucket!r} refuses access: allow s3:ListBucket on it{self._or_owner(bucket)} ({error})",
-                    uri=uri,
-                ) from error
-            raise S3OperationError(f"bucket {bucket!r} is out of order: {error}", uri=uri) from error
-        except BotoCoreError as error:
-            raise S3OperationError(f"bucket {bucket!r} is out of reach: {error}", uri=uri) from error
-
-    def _or_owner(self, bucket: str) -> str:
-        owner = self._settings.owners.get(bucket)
-        # S3 says no more than 403, whichever it is.
-        return "" if owner is None else f", or correct ASYNC_SM_EXPECTED_BUCKET_OWNER if {owner} does not own it"
+        again(lambda: check_bucket(self.access, bucket), self._sleep)
 
     def put(self, uri: S3Uri, body: bytes | Path) -> None:
         """Write an object from bytes or from a file, in parts where it is large."""
@@ -292,10 +258,11 @@ class S3Manager:
 
     def _delete(self, bucket: str, keys: Sequence[str]) -> Sequence[Undeleted]:
         try:
+            self.access.credentials.frozen()
             answer = self._client.delete_objects(
                 Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
-        except (ClientError, BotoCoreError, RoleRefusedError) as error:
+        except _REFUSALS as error:
             return [Undeleted(S3Uri(bucket, key), " ".join(str(error).split())) for key in keys]
         errors = answer.get("Errors", ())
         return [Undeleted(S3Uri(bucket, error["Key"]), f"{error['Code']}: {error['Message']}") for error in errors]
@@ -321,40 +288,23 @@ class S3Manager:
         Without the permission to do so they stay until the bucket's lifecycle rule removes them.
         """
         try:
+            self.access.credentials.frozen()
             answer = self._client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.key)
             for upload in answer.get("Uploads", ()):
                 if f"{upload['Key']}/".startswith(f"{prefix.key.rstrip('/')}/"):
                     self._client.abort_multipart_upload(
                         Bucket=prefix.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
-        except (ClientError, BotoCoreError, RoleRefusedError) as error:
+        except _REFUSALS as error:
             logger.warning("interrupted uploads under %s are left: %s", prefix, error)
 
     def _store(self, bucket: str) -> S3Store:
         # Renewed here if need be: an error inside obstore's callback would come back as text.
-        self._credentials.credentials.get_frozen_credentials()
+        self.access.credentials.frozen()
         with self._lock:
             if bucket not in self._stores:
-                self._stores[bucket] = self._open(bucket)
+                self._stores[bucket] = self.access.open_store(bucket)
             return self._stores[bucket]
-
-    def _open(self, bucket: str) -> S3Store:
-        meta = self._client.meta
-        endpoint = str(meta.endpoint_url)
-        return S3Store(
-            bucket,
-            region=meta.region_name or "us-east-1",
-            endpoint=None if endpoint.endswith(".amazonaws.com") else endpoint,
-            credential_provider=self._credentials,
-            client_options={
-                "allow_http": endpoint.startswith("http://"),
-                "connect_timeout": timedelta(seconds=5),
-                "timeout": timedelta(minutes=10),
-                **self._settings.headers(bucket),
-            },
-            config=self._settings.store_options(),
-            retry_config={"max_retries": 6, "retry_timeout": timedelta(minutes=2)},
-        )
 
 
 def _whole(body: bytes, uri: S3Uri, size: int, least: int | None = None) -> bytes:

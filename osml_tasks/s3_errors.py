@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 
-from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3ClockSkewError, S3OperationError
+from osml_tasks.aws.credentials import complaint, is_expiry
+from osml_tasks.errors import (
+    BucketRegionError,
+    CredentialsExpiredError,
+    ObjectNotFoundError,
+    S3AccessError,
+    S3ClockSkewError,
+    S3CredentialsExpiredError,
+    S3OperationError,
+)
 from osml_tasks.one_line import in_one_line
 from osml_tasks.patience import clock_is_off, may_pass
 
@@ -35,13 +44,13 @@ def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.s
     That is an access denied in passing, an answer cut short, a listing that cannot be read.
 
     :param sleep: waits so many seconds.
-    :raises S3OperationError: the last time as well; an object that does not exist is asked for once.
+    :raises S3OperationError: the last time as well; what does not exist, or is in another region, is asked for once.
     """
     began = time.monotonic()
     for pause in _PAUSES:
         try:
             return request()
-        except ObjectNotFoundError:
+        except (ObjectNotFoundError, BucketRegionError):
             raise
         except S3OperationError:
             if time.monotonic() - began > _LONG_SECONDS:
@@ -62,14 +71,27 @@ def errors(verb: str, uri: S3Uri) -> Iterator[None]:
             f"{what}: a part of the key is empty, '.' or '..', or has a control character", uri=str(uri)
         )
     try:
-        yield
+        with signing_errors(verb, uri):
+            yield
     except (NotFoundError, FileNotFoundError) as error:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
+    except BaseError as error:
+        raise _told(verb, uri, error, isinstance(error, PermissionDeniedError | UnauthenticatedError)) from error
+
+
+@contextmanager
+def signing_errors(verb: str, uri: S3Uri) -> Iterator[None]:
+    """Say errors of botocore's in one line, where it gives the credentials for a request that others make.
+
+    :raises S3OperationError: or one of its kinds, instead.
+    """
+    try:
+        yield
+    except CredentialsExpiredError as error:
+        raise S3CredentialsExpiredError(f"{verb} {uri} failed: {error}", uri=str(uri)) from error
     except (ClientError, BotoCoreError) as error:
         kind = S3OperationError if may_pass(error) else S3AccessError
         raise kind(f"{verb} {uri} failed, no credentials: {_in_one_line(str(error))}", uri=str(uri)) from error
-    except BaseError as error:
-        raise _told(verb, uri, error, isinstance(error, PermissionDeniedError | UnauthenticatedError)) from error
 
 
 @contextmanager
@@ -90,6 +112,8 @@ def _told(verb: str, uri: S3Uri, error: Exception, denied: bool = False) -> S3Op
     there = _SERVER_TIME.search(text)
     if skew := clock_is_off(line, there[1] if there else ""):
         return S3ClockSkewError(f"{verb} {uri} failed: {skew}", uri=str(uri))
+    if (code := _ERROR_CODE.search(text)) and is_expiry(code[1]):
+        return S3CredentialsExpiredError(f"{verb} {uri} failed: {complaint(line)}", uri=str(uri))
     if denied or "403 Forbidden" in text or "401 Unauthorized" in text:
         return S3AccessError(f"{verb} {uri} was denied: {line}", uri=str(uri))
     kind = ObjectNotFoundError if "404 Not Found" in text else S3OperationError

@@ -11,7 +11,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3OperationError
+from osml_tasks.aws.credentials import expired
+from osml_tasks.errors import ObjectNotFoundError, S3AccessError, S3CredentialsExpiredError, S3OperationError
 from osml_tasks.s3_uri import S3Uri
 
 
@@ -26,6 +27,8 @@ def pages(client: Any, prefix: S3Uri, **options: str) -> Iterator[dict[str, Any]
     try:
         yield from client.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=folder, **options)
     except ClientError as error:
+        if line := expired(error):
+            raise S3CredentialsExpiredError(f"LIST {prefix} failed: {line}", uri=str(prefix)) from error
         told, uri = error.response.get("Error", {}), str(prefix)
         said = f"{told.get('Code')}: {told.get('Message')}"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 
 from osml_tasks.errors import ExtensionConfigurationError
 
-_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_NAME = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+# As botocore takes it in a bucket's place.
+_ACCESS_POINT = r"arn:aws[a-z-]*:s3:[a-z0-9-]+:[0-9]{12}:accesspoint[:/][a-z0-9][a-z0-9-]{1,48}[a-z0-9]"
+BUCKET = rf"{_NAME}|{_ACCESS_POINT}"
+"""What a bucket is called: its name or alias, or the ARN of an access point. A regular expression."""
+
+_URI = re.compile(rf"s3://({BUCKET})(?:/(.*))?", re.DOTALL)
 _NO_PLAIN_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class S3Uri:
-    """A bucket and a key (or prefix), written ``s3://bucket/key``."""
+    """A bucket and a key (or prefix), written ``s3://bucket/key``.
+
+    :ivar bucket: its name or alias, or the ARN of an access point.
+    """
 
     bucket: str
     key: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from osml_tasks.errors import (
     AsyncInferenceTimeoutError,
     ClockSkewError,
+    CredentialsExpiredError,
     EndpointUnusableError,
     ExtensionError,
     ExtensionRuntimeError,
@@ -56,7 +57,7 @@ def one_after_the_other(
     for tile in tiles:
         try:
             features = _features(detector, tile, metrics)
-        except (EndpointUnusableError, ClockSkewError):
+        except (EndpointUnusableError, ClockSkewError, CredentialsExpiredError):
             raise
         except (ExtensionRuntimeError, SourceError) as error:
             outcome.failures.append(failure(tile.name, error, detector.config.max_retries))

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osml_tasks.endpoint import MAX_INPUT_BYTES
-from osml_tasks.errors import ExtensionConfigurationError, SourceError
+from osml_tasks.errors import BucketRegionError, CredentialsExpiredError, ExtensionConfigurationError, SourceError
 from osml_tasks.imagery.window import Window
 from osml_tasks.s3 import S3Uri
 
 if TYPE_CHECKING:
     import boto3
+
+    from osml_tasks.s3_settings import S3Settings
 
 
 Source = str | os.PathLike[str] | bytes | Mapping[str, Any]
@@ -50,12 +52,16 @@ class SourceTile:
         return self.path or str(self.uri)
 
 
-def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) -> list[SourceTile]:
+def find_tiles(
+    sources: Iterable[Source], session: boto3.Session | None = None, settings: S3Settings | None = None
+) -> list[SourceTile]:
     """All tiles of some sources.
 
     Directories are searched to the bottom, hidden files and linked directories left out; tiles come in the order of the
     sources and of their names, each file and object once.
 
+    :param session: by which S3 is listed; default: as boto3 finds it.
+    :param settings: what goes with each request; default: nothing.
     :raises SourceError: a source does not exist, is empty, or has a tile of more than 1 GB.
     """
     tiles: dict[str, SourceTile] = {}
@@ -63,7 +69,7 @@ def find_tiles(sources: Iterable[Source], session: boto3.Session | None = None) 
         if isinstance(source, bytes):
             tiles[f"bytes {place}"] = _in_memory(place, source)
             continue
-        found = _in_s3(source, session) if source.startswith("s3://") else _local(source)
+        found = _in_s3(source, session, settings) if source.startswith("s3://") else _local(source)
         if not found:
             raise SourceError(f"{source!r} has no tiles: the directory, glob or prefix is empty")
         for tile in found:
@@ -182,18 +188,24 @@ def _file(name: str) -> SourceTile:
     return SourceTile(name, name if name == path else path, None, found.st_size)
 
 
-def _in_s3(source: str, session: boto3.Session | None) -> Sequence[SourceTile]:
+def _in_s3(source: str, session: boto3.Session | None, settings: S3Settings | None) -> Sequence[SourceTile]:
     """An object of exactly this key if there is one, else all objects under it."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from osml_tasks.aws.s3_access import S3Access
+    from osml_tasks.aws.unreachable import explain
+
     uri = _uri(source)
-    client = (session or boto3.Session()).client("s3")
+    access = S3Access(session or boto3.Session(), settings)
     try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)
+        access.credentials.frozen()
+        pages = access.client.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)
         objects = [found for page in pages for found in page.get("Contents", ())]
-    except (ClientError, BotoCoreError) as error:
+    except (BucketRegionError, CredentialsExpiredError, ClientError) as error:
         raise SourceError(f"{source!r} cannot be listed: {error}") from None
+    except BotoCoreError as error:
+        raise SourceError(f"{source!r} cannot be listed: {explain(error, access.client)}") from None
     return _choose(uri, objects)
 
 

@@ -13,6 +13,7 @@ from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, queue_limits
 from osml_tasks.errors import (
     ClockSkewError,
+    CredentialsExpiredError,
     ExtensionRuntimeError,
     ImageReadError,
     MessageRefusedError,
@@ -42,7 +43,7 @@ CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
 _WRITE_DOWN_EVERY = 25
 _WRITE_DOWN_SECONDS = 15.0
-_NOT_THE_TILES = (WorkerStoppingError, ClockSkewError, S3OperationError)
+_NOT_THE_TILES = (WorkerStoppingError, ClockSkewError, CredentialsExpiredError, S3OperationError)
 """Trouble that uses up no attempt of a tile: the shard is gone on with later, or by another worker."""
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def submit_shard(
     :raises WorkerStoppingError: this worker has no time for the rest; what it has invoked is written down.
     :raises S3OperationError: payloads cannot be uploaded; likewise.
     :raises ClockSkewError: this worker's clock is wrong; likewise.
+    :raises CredentialsExpiredError: this worker's credentials have expired; likewise.
     """
     records, capacity = connections.records, connections.capacity
     job = connections.job_of(shard)

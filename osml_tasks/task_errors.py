@@ -15,6 +15,7 @@ from osml_tasks.celery import state_client
 from osml_tasks.connections import Connections
 from osml_tasks.errors import (
     ClockSkewError,
+    CredentialsExpiredError,
     EndpointUnusableError,
     ExtensionConfigurationError,
     ExtensionRuntimeError,
@@ -37,6 +38,10 @@ S3_PATIENCE = 600
 """How long S3 may be out of order, or workers' clocks wrong, before a job fails, s."""
 S3_ACCESS_PATIENCE = 30
 """The same where S3 denies access or an object is missing: that seldom mends itself, s."""
+CREDENTIALS_PATIENCE = 24 * 3600
+"""How long credentials may have expired before a job fails, s: somebody may have to sign in again."""
+CREDENTIALS_SECONDS = 15
+"""How long a task waits whose credentials have expired, s."""
 PARTS_PATIENCE = 3600
 """How long a job may be silent whose parts are not all there, s; the sweep has sent again what it lacks long before."""
 
@@ -98,7 +103,7 @@ class _AtStake:
             raise Ignore from error
         except JobNotFoundError as error:
             self._forget(error)
-        except (S3OperationError, ClockSkewError) as error:
+        except (S3OperationError, ClockSkewError, CredentialsExpiredError) as error:
             self._come_again(error)
         except (EndpointUnusableError, ExtensionConfigurationError) as error:
             self._give_up(error, misconfigured=True)
@@ -128,8 +133,9 @@ class _AtStake:
 
     def _come_again(self, error: ExtensionRuntimeError) -> None:
         if self._trouble_lasts(error) < _patience(error):
-            logger.warning("%s, trying again in %d s", error, TROUBLE_SECONDS)
-            raise self._task.retry(countdown=TROUBLE_SECONDS) from error
+            seconds = CREDENTIALS_SECONDS if isinstance(error, CredentialsExpiredError) else TROUBLE_SECONDS
+            logger.warning("%s, trying again in %d s", error, seconds)
+            raise self._task.retry(countdown=seconds) from error
         self._give_up(error, misconfigured=isinstance(error, S3AccessError))
 
     def _trouble_lasts(self, error: ExtensionRuntimeError) -> float:
@@ -151,6 +157,8 @@ class _AtStake:
 
 
 def _patience(error: ExtensionRuntimeError) -> float:
+    if isinstance(error, CredentialsExpiredError):
+        return CREDENTIALS_PATIENCE
     if isinstance(error, PartsMissingError):
         return PARTS_PATIENCE
     return S3_ACCESS_PATIENCE if isinstance(error, S3AccessError | ObjectNotFoundError) else S3_PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,23 +96,29 @@ def _find_work(
     output: Target | None = None,
     session: boto3.Session | None = None,
 ) -> _Work:
-    """Everything that can be known of the sources before anything is started."""
+    """Everything that can be known of the sources before anything is started.
+
+    :param session: of the stack that lives for this one call; default: as the environment says.
+    """
     from osml_tasks.accounts import session_of
     from osml_tasks.config import AsyncEndpointConfig
     from osml_tasks.image_sources import client_datasets, plan_sources
+    from osml_tasks.s3_settings import S3Settings
     from osml_tasks.sources import find_tiles
 
-    session = session or session_of(AsyncEndpointConfig())
-    tiles = find_tiles(sources, session)
-    images = plan_sources(
-        sources, tiles, request.options, lambda: client_datasets(session), cut=request.cut, stage=stage
-    )
+    settings = None
+    if session is None:
+        config = AsyncEndpointConfig()
+        session, settings = session_of(config), S3Settings.of(config)
+    datasets = partial(client_datasets, session, settings)
+    tiles = find_tiles(sources, session, settings)
+    images = plan_sources(sources, tiles, request.options, datasets, cut=request.cut, stage=stage)
     if images is None:
         refuse_directory(output)
         return _Work(tiles, session, None, None)
     for line in (*images.summary, *images.warnings):
         click.echo(f"osml-tasks: {line}", err=True)
-    return _Work(images.tiles, session, images, Views.of(request, images, client_datasets(session)))
+    return _Work(images.tiles, session, images, Views.of(request, images, datasets()))
 
 
 def _run(

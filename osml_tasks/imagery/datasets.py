@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import rasterio
 from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.session import AWSSession, DummySession, Session
+from rasterio.session import DummySession
 
+from osml_tasks.aws.s3_access import S3Access
 from osml_tasks.errors import ImageReadError
+from osml_tasks.imagery.gdal_s3 import S3Session, gdal_path
 from osml_tasks.one_line import in_one_line
+from osml_tasks.s3_errors import signing_errors
+from osml_tasks.s3_settings import S3Settings
+from osml_tasks.s3_uri import S3Uri
 
 DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "PNG", "JPEG", "VRT")
 """The formats that are read, as GDAL calls them; a cloud-optimised GeoTIFF is a GTiff."""
@@ -48,6 +50,7 @@ class Datasets:
     """Opens images by their location, and keeps them open. Thread-safe; make it after a fork, not before.
 
     :param session: where AWS credentials come from; asked again at each use, for they are renewed.
+    :param settings: what goes with each request to S3; default: nothing.
     :param check: called with each location that is read, of what an image refers to as well; raises
         :class:`~osml_tasks.errors.NotAllowedError` where that may not be. None: all may.
     :param most_open: images that are kept open while nobody reads them.
@@ -59,14 +62,16 @@ class Datasets:
         session: boto3.Session,
         check: Callable[[str], object] | None = None,
         *,
+        settings: S3Settings | None = None,
         sidecars: bool = False,
         most_open: int = MOST_OPEN,
     ) -> None:
         self._session = session
+        self._settings = settings
         self._is_choosy = check is not None
         self._check = check or (lambda location: None)
         self._options = _OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR"}
-        self._s3_options: dict[str, Any] | None = None
+        self._access: S3Access | None = None
         self._idle: deque[tuple[str, tuple[str, str], DatasetReader]] = deque()
         self._most_open = most_open
         self._lock = Lock()
@@ -78,6 +83,7 @@ class Datasets:
         :param location: an ``s3://`` URI or a path.
         :param job: for whom; another opens the image anew, for it may be another image by then.
         :raises ImageReadError: it cannot be opened, or reading it in the block has failed.
+        :raises S3OperationError: there are no credentials to read it with for now.
         :raises NotAllowedError: it may not be read, or refers to something that may not.
         """
         self._check(location)
@@ -104,15 +110,17 @@ class Datasets:
             with rasterio.Env(session=DummySession(), **self._options):
                 yield ""
             return
-        session, options = self._s3()
-        with rasterio.Env(session=session, **self._options, **options):
-            yield str(session.credentials.get("aws_access_key_id", ""))
+        uri = S3Uri.parse(location)
+        with signing_errors("GET", uri):
+            session = S3Session(self._s3(), uri.bucket)
+        with rasterio.Env(session=session, **self._options):
+            yield session.access_key
 
-    def _s3(self) -> tuple[Session, dict[str, Any]]:
-        if self._s3_options is None:
-            self._s3_options = _s3_options(self._session)
-        options = dict(self._s3_options)
-        return AWSSession(self._session, endpoint_url=options.pop("endpoint", None)), options
+    def _s3(self) -> S3Access:
+        with self._lock:
+            if self._access is None:
+                self._access = S3Access(self._session, self._settings)
+            return self._access
 
     def _open(self, location: str) -> DatasetReader:
         dataset = _reader(gdal_path(location))
@@ -167,28 +175,9 @@ def _reader(path: str) -> DatasetReader:
     return DatasetReader(path, driver=list(DRIVERS))
 
 
-def gdal_path(location: str) -> str:
-    """What GDAL calls a location."""
-    return f"/vsis3/{location.removeprefix('s3://')}" if location.startswith("s3://") else location
-
-
 def location_of(path: str) -> str:
     """The location that GDAL's name of a file stands for; of other file systems of GDAL's it stays a path."""
     return f"s3://{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
-
-
-def _s3_options(session: boto3.Session) -> dict[str, Any]:
-    """How GDAL reaches the S3 that boto3 reaches."""
-    meta = session.client("s3").meta
-    options: dict[str, Any] = {"AWS_REGION": meta.region_name or "us-east-1"}
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        options["CURL_CA_BUNDLE"] = bundle
-    url = urlsplit(str(meta.endpoint_url))
-    if not url.netloc.endswith(".amazonaws.com"):
-        options["endpoint"] = url.netloc
-        options["AWS_HTTPS"] = "YES" if url.scheme == "https" else "NO"
-        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
-    return options
 
 
 def _unreadable(location: str, error: Exception) -> ImageReadError:

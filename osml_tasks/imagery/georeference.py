@@ -20,7 +20,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as warp
 
 from osml_tasks.errors import ExtensionConfigurationError
-from osml_tasks.imagery.datasets import gdal_path
+from osml_tasks.imagery.gdal_s3 import gdal_path
 
 Floats = npt.NDArray[np.float64]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+import boto3
 import obstore
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
-from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.aws.s3_access import S3Access
 
 MAX_INPUT_BYTES = 1024**3
 
@@ -39,27 +37,20 @@ class Objects(Protocol):
 class S3Objects:
     """Objects in S3; one store a bucket, made at its first use.
 
-    :param endpoint_url: another S3 than Amazon's; None for Amazon's.
-    :param credentials: also carries the region.
+    :param access: the way to S3.
     """
 
-    def __init__(self, endpoint_url: str | None, credentials: Boto3CredentialProvider) -> None:
-        self._endpoint_url = endpoint_url
-        self._credentials = credentials
+    def __init__(self, access: S3Access) -> None:
+        self._access = access
         self._stores: dict[str, S3Store] = {}
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> S3Objects:
-        """Return the S3 that the ``AWS_*`` variables describe, with boto3's own credentials.
+    def from_environment(cls) -> S3Objects:
+        """Return the S3 that boto3 finds, with boto3's own credentials.
 
         :raises ExtensionConfigurationError: boto3 finds no credentials.
         """
-        try:
-            credentials = Boto3CredentialProvider()
-        except ValueError:
-            message = "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            raise ExtensionConfigurationError(message) from None
-        return cls(environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"), credentials)
+        return cls(S3Access(boto3.Session()))
 
     async def get(self, location: str) -> bytes:
         """Return the object at ``location``, at most :data:`MAX_INPUT_BYTES` of it.
@@ -87,19 +78,8 @@ class S3Objects:
 
     def _store(self, bucket: str) -> S3Store:
         if bucket not in self._stores:
-            self._stores[bucket] = self._new_store(bucket)
+            self._stores[bucket] = self._access.open_store(bucket)
         return self._stores[bucket]
-
-    def _new_store(self, bucket: str) -> S3Store:
-        elsewhere = {"endpoint": self._endpoint_url} if self._endpoint_url else {}
-        return S3Store(
-            bucket,
-            config=elsewhere,  # type: ignore[arg-type]
-            virtual_hosted_style_request=not elsewhere,
-            client_options={"allow_http": (self._endpoint_url or "").startswith("http://")},
-            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=30)},
-            credential_provider=self._credentials,
-        )
 
 
 def bucket_and_key(location: str) -> tuple[str, str]:

@@ -171,7 +171,7 @@ async def running_server(
     :raises OSError: the port is taken.
     """
     _check_names(settings)
-    objects = objects or S3Objects.from_environment(os.environ)
+    objects = objects or S3Objects.from_environment()
     async with contextlib.AsyncExitStack() as stack:
         endpoints = await _open_endpoints(settings, objects, stack)
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

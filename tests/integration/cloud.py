@@ -66,7 +66,7 @@ def cloud(directory: Path) -> Iterator[Cloud]:
     server = ChildProcess("moto", command, directory=directory, env=clean_environment())
     server.start()
     try:
-        server.wait_ready(lambda: _answers(url), within=60.0)
+        server.wait_ready(lambda: answers(url), within=60.0)
         made = _furnish(url)
         _enforce_rights(url)
         yield made
@@ -74,7 +74,8 @@ def cloud(directory: Path) -> Iterator[Cloud]:
         server.stop()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether moto's server is up."""
     try:
         with urlopen(f"{url}/moto-api/data.json", timeout=5):
             return True

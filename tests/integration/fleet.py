@@ -34,8 +34,8 @@ def wait_until(condition: Callable[[], bool], within: float = 20.0) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, less what would lead a process to another fleet than the one it is given."""
-    foreign = re.compile(r"(AWS|ASYNC_SM|CELERY)_|ARTIFACT_BUCKET")
+    """Ours, less what would lead a process to another fleet than the one it is given, or have it trust another."""
+    foreign = re.compile(r"(AWS|ASYNC_SM|CELERY|SSL_CERT|GDAL)_|ARTIFACT_BUCKET|\w*_CA_BUNDLE|(?i:\w+_proxy)")
     return {name: value for name, value in os.environ.items() if not foreign.match(name)}
 
 

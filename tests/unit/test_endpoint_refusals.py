@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osml_tasks.endpoint import Accepted, Invocation, content_type, invoke, queue_limits
-from osml_tasks.errors import ClockSkewError, EndpointUnusableError, InvocationError, RejectedError, ThrottledError
+from osml_tasks.errors import (
+    ClockSkewError,
+    CredentialsExpiredError,
+    EndpointUnusableError,
+    InvocationError,
+    RejectedError,
+    ThrottledError,
+)
 from osml_tasks.s3 import S3Uri
 
 INVOCATION = Invocation("ships", "job-1.0000000.1", "job-1/00000", "0000000-1.out", "image/png", 3600, 900)
@@ -151,22 +158,42 @@ def test_what_may_pass_is_throttled(error: Exception) -> None:
         refused("ValidationError", 400, "Endpoint ships of account 123456789012 not found."),
         refused("AccessDeniedException", 403),
         refused("UnrecognizedClientException", 400),
-        refused("ExpiredTokenException", 400),
         refused("InvalidSignatureException", 403),
         refused("SomethingNew", 401),
         aws.NoCredentialsError(),
         aws.PartialCredentialsError(provider="env", cred_var="aws_secret_access_key"),
-        aws.CredentialRetrievalError(provider="process", error_msg="exit 1"),
-        aws.TokenRetrievalError(provider="sso", error_msg="expired"),
-        aws.UnauthorizedSSOTokenError(),
-        aws.SSOTokenLoadError(error_msg="expired"),
     ],
 )
 def test_what_no_call_can_get_past_makes_the_endpoint_unusable(error: Exception) -> None:
     assert isinstance(refusal(error), EndpointUnusableError)
 
 
-@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ValidationError", 400), ("ExpiredToken", 403)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused("ExpiredTokenException", 400),
+        refused("ExpiredToken", 403, operation="AssumeRole"),
+        aws.CredentialRetrievalError(provider="process", error_msg="exit 1"),
+        aws.MetadataRetrievalError(error_msg="nobody answers"),
+        aws.TokenRetrievalError(provider="sso", error_msg="expired"),
+        aws.UnauthorizedSSOTokenError(),
+        aws.SSOTokenLoadError(error_msg="expired"),
+        aws.LoginRefreshRequired(),
+        RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
+    ],
+)
+def test_credentials_that_have_expired_are_no_fault_of_endpoint_or_tile(error: Exception) -> None:
+    with pytest.raises(CredentialsExpiredError, match=r"^endpoint 'ships' .*expired.*: renew them") as caught:
+        invoke(Endpoint(error), INVOCATION, b"tile")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_fault_of_the_program_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"^a fault$"):
+        invoke(Endpoint(RuntimeError("a fault")), INVOCATION, b"tile")
+
+
+@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ValidationError", 400)])
 def test_a_role_that_a_profile_cannot_assume_is_told_from_the_endpoint(code: str, status: int) -> None:
     error = refusal(refused(code, status, operation="AssumeRole"))
     assert isinstance(error, EndpointUnusableError)
@@ -192,8 +219,8 @@ def test_a_refusal_without_any_member_is_still_a_refusal() -> None:
 
 
 @given(st.text(), st.text(), st.integers(100, 599))
-def test_any_refusal_is_one_of_the_three(code: str, message: str, status: int) -> None:
-    with pytest.raises((ThrottledError, RejectedError, EndpointUnusableError)):
+def test_any_refusal_is_one_of_the_four(code: str, message: str, status: int) -> None:
+    with pytest.raises((ThrottledError, RejectedError, EndpointUnusableError, CredentialsExpiredError)):
         invoke(Endpoint(refused(code, status, message)), INVOCATION, URI)
 
 

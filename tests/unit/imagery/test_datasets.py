@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import boto3
@@ -95,7 +96,8 @@ def test_other_credentials_open_it_anew(image: str, monkeypatch: pytest.MonkeyPa
     datasets = Datasets(session)
     first = opened(datasets, "s3://bucket/a.tif")
     assert opened(datasets, "s3://bucket/a.tif") is first
-    session._session.set_credentials("second", "made-up")
+    credentials: Any = session.get_credentials()
+    credentials.access_key = "second"
     second = opened(datasets, "s3://bucket/a.tif")
     assert second is not first
     assert opened(datasets, "s3://bucket/a.tif") is second

@@ -1,0 +1,159 @@
+"""A fleet for which AWS is where it always is: at AWS's own names, by TLS, with no endpoint overridden.
+
+Behind the names are the local stack's S3 server, the local endpoint, and moto's STS.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from random import SystemRandom
+
+from osml_tasks.child_process import ChildProcess
+from osml_tasks.local.broker import Broker
+from osml_tasks.local.object_store import ObjectStore
+from osml_tasks.local.server import LOOPBACK, free_port
+from tests.integration.aws.front import REGION, Behind, Front
+from tests.integration.aws.keys import Keys
+from tests.integration.aws.proxy import Proxy
+from tests.integration.cloud import answers
+from tests.integration.endpoints import ELSEWHERE, OUTPUTS
+from tests.integration.fleet import (
+    ENDPOINTS_READY,
+    INPUTS,
+    WORKERS_READY,
+    Fleet,
+    clean_environment,
+    start_python,
+)
+
+DOTTED = "fleet.with.dots"
+BUCKETS = (INPUTS, OUTPUTS, ELSEWHERE, DOTTED)
+WRAPPER = next((str(path) for path in sorted(Path("/usr/lib").glob("*/libnss_wrapper.so"))), None)
+"""The library by which names resolve as a file says; None where Debian's package libnss-wrapper is not installed."""
+_BUCKET_HOSTS = ("s3.{region}", "s3-fips.{region}", "s3.dualstack.{region}", "s3-fips.dualstack.{region}")
+_HOSTS = (
+    *_BUCKET_HOSTS,
+    *("runtime.sagemaker.{region}", "runtime-fips.sagemaker.{region}"),
+    *("api.sagemaker.{region}", "api-fips.sagemaker.{region}", "sts.{region}", "sts-fips.{region}"),
+)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Everything, and how to reach it.
+
+    :ivar user: keys that may do everything, and do not expire.
+    :ivar inside: what leads past the front, to S3's server itself.
+    """
+
+    front: Front
+    proxy: Proxy
+    broker: Broker
+    store: ObjectStore
+    endpoints_url: str
+    user: Keys
+    directory: Path
+    inside: Mapping[str, str]
+    running: ExitStack
+    taken: list[int] = field(default_factory=list)
+
+    @property
+    def aws(self) -> dict[str, str]:
+        """The variables of a user of AWS behind a proxy, less the credentials."""
+        return {
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CA_BUNDLE": str(self.front.ca_file),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self.directory / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.directory / "no-credentials"),
+            "HTTPS_PROXY": self.proxy.url,
+            "NO_PROXY": LOOPBACK,
+        }
+
+    @property
+    def osml(self) -> dict[str, str]:
+        """The variables that say where jobs go, with a broker that nobody else uses."""
+        self.taken.append(len(self.taken))
+        url = f"{self.broker.url.rpartition('/')[0]}/{self.taken[-1]}"
+        return {
+            "CELERY_BROKER_URL": url,
+            "CELERY_RESULT_BACKEND": url,
+            "ARTIFACT_BUCKET": INPUTS,
+            "ASYNC_SM_OUTPUT_BUCKET": OUTPUTS,
+            "ASYNC_SM_POLLING_INTERVAL": "0.2",
+            "ASYNC_SM_MAX_POLLING_INTERVAL": "0.5",
+            "ASYNC_SM_SUBMISSION_WORKERS": "1",
+            "ASYNC_SM_POLLING_WORKERS": "1",
+        }
+
+    def fleet(self, **variables: str | None) -> Fleet:
+        """Start workers of a user; they run as long as the bed does.
+
+        :param variables: over those of :attr:`aws` and of the user's keys; None takes one away.
+        """
+        given = self.aws | self.user.variables | self.osml | variables
+        env = {name: value for name, value in given.items() if value is not None}
+        tiles = self.directory / f"tiles-{len(self.taken)}"
+        tiles.mkdir()
+        workers = start_python(
+            self.running,
+            f"workers-{len(self.taken)}",
+            ["-m", "osml_tasks", "worker"],
+            self.directory,
+            env | {"ASYNC_SM_TILE_ROOTS": str(tiles)},
+            WORKERS_READY,
+        )
+        return Fleet(env, self.endpoints_url, tiles, workers.log_text)
+
+    @property
+    def seen(self) -> Fleet:
+        """A way to look at objects that nobody notices."""
+        return Fleet(self.inside, self.endpoints_url, self.directory, str)
+
+    def names(self) -> dict[str, str]:
+        """The variables by which AWS's names lead to a front of their own, without a proxy.
+
+        The front is the same, at port 443 of a loopback address.
+        """
+        address = str(IPv4Address("127.64.0.0") + SystemRandom().randrange(1, 1 << 20))
+        direct = self.running.enter_context(self.front.also_at((address, 443)))
+        hosts = [f"{pattern.format(region=REGION)}.amazonaws.com" for pattern in _HOSTS]
+        buckets = [
+            f"{bucket}.{pattern.format(region=REGION)}.amazonaws.com" for bucket in BUCKETS for pattern in _BUCKET_HOSTS
+        ]
+        file = self.directory / f"hosts-{address}"
+        file.write_text("".join(f"{direct} {name}\n" for name in hosts + buckets))
+        return {"LD_PRELOAD": str(WRAPPER), "NSS_WRAPPER_HOSTS": str(file)}
+
+
+@contextmanager
+def bed(directory: Path) -> Iterator[Bed]:
+    """Bring it up, without workers."""
+    with ExitStack() as running:
+        broker = running.enter_context(Broker(directory / "broker"))
+        store = running.enter_context(ObjectStore(directory / "s3", BUCKETS, disposable=True))
+        endpoints = start_python(
+            running, "endpoints", ["-m", "tests.integration.endpoints"], directory, store.env, ENDPOINTS_READY
+        )
+        url = ENDPOINTS_READY.findall(endpoints.log_text())[0]
+        key, secret = store.env["AWS_ACCESS_KEY_ID"], store.env["AWS_SECRET_ACCESS_KEY"]
+        behind = Behind(store.endpoint_url, url, _sts(running, directory), key, secret)
+        front = running.enter_context(Front(behind, directory))
+        proxy = running.enter_context(Proxy(front.port))
+        yield Bed(front, proxy, broker, store, url, front.keys.user(), directory, store.env, running)
+
+
+def _sts(running: ExitStack, directory: Path) -> str:
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    server = ChildProcess("moto", command, directory=directory, env=clean_environment())
+    server.start()
+    running.callback(server.stop)
+    url = f"http://{LOOPBACK}:{port}"
+    server.wait_ready(lambda: answers(url), within=120.0)
+    return url
