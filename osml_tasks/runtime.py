@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from osml_tasks.aws.addresses import Address, Resolver, endpoint_address
 from osml_tasks.aws.certificates import ca_context, ca_file
+from osml_tasks.aws.clients import aws_client
 from osml_tasks.aws.credentials import SessionCredentials
 from osml_tasks.aws.proxies import proxy_for
 from osml_tasks.errors import CredentialsExpiredError, RoleRefusedError
@@ -45,17 +46,15 @@ def runtime_client(session: boto3.Session, connections: int) -> Any:
 
     :param connections: how many calls may be under way at a time.
     :return: something with boto3's ``invoke_endpoint_async``, its members, answers and errors.
-    :raises ExtensionConfigurationError: the certificates that are configured cannot be read.
+    :raises ExtensionConfigurationError: there is no such client, or the configured certificates cannot be read.
     """
-    client = session.client(
-        "sagemaker-runtime",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": 4},
-            max_pool_connections=connections,
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-        ),
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        max_pool_connections=connections,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
     )
+    client = aws_client(session, "sagemaker-runtime", config)
     ca_file(session)
     if session.get_credentials() is None or client.meta.config.signature_version != "v4":
         return client

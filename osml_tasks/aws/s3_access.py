@@ -10,12 +10,16 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import boto3
+from botocore.exceptions import BotoCoreError
 
 from osml_tasks.aws.addresses import Address, Resolver, bucket_address
 from osml_tasks.aws.certificates import ca_file
-from osml_tasks.aws.credentials import SessionCredentials
+from osml_tasks.aws.clients import SETTINGS
+from osml_tasks.aws.credentials import SessionCredentials, expired
 from osml_tasks.aws.proxies import proxy_for
 from osml_tasks.aws.s3_client import s3_client
+from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.patience import may_pass
 from osml_tasks.s3_settings import S3Settings
 
 if TYPE_CHECKING:
@@ -59,13 +63,25 @@ class S3Access:
         """Find the way to a bucket.
 
         :param bucket: its name, an alias, or the ARN of an access point.
-        :raises botocore.exceptions.BotoCoreError: botocore knows no such bucket's host.
+        :raises ExtensionConfigurationError: there is no such host, with the region and the switches that are set.
+        :raises botocore.exceptions.BotoCoreError: there are no credentials for now.
         """
         with self._lock:
             if bucket not in self._routes:
-                address = bucket_address(self._resolver, bucket)
-                self._routes[bucket] = Route(address, proxy_for(self.client, address.url))
+                self._routes[bucket] = self._find_route(bucket)
             return self._routes[bucket]
+
+    def _find_route(self, bucket: str) -> Route:
+        try:
+            address = bucket_address(self._resolver, bucket)
+        except BotoCoreError as error:
+            if may_pass(error) or expired(error):
+                raise
+            reason = " ".join(str(error).split())
+            raise ExtensionConfigurationError(
+                f"bucket {bucket!r} has no address ({reason}): correct {SETTINGS}"
+            ) from None
+        return Route(address, proxy_for(self.client, address.url))
 
     def open_store(self, bucket: str) -> S3Store:
         """Open a bucket with obstore."""

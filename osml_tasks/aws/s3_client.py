@@ -6,6 +6,7 @@ from typing import Any
 
 import boto3
 
+from osml_tasks.aws.clients import aws_client
 from osml_tasks.errors import BucketRegionError
 from osml_tasks.s3_settings import S3Settings
 
@@ -18,9 +19,10 @@ def s3_client(session: boto3.Session, settings: S3Settings | None = None) -> Any
     """Make a client of S3.
 
     :param settings: what goes with each request; default: nothing.
-    :raises BucketRegionError: not here: its calls raise it of a bucket in another region.
+    :return: its calls raise :class:`~osml_tasks.errors.BucketRegionError` of a bucket in another region.
+    :raises ExtensionConfigurationError: as :func:`~osml_tasks.aws.clients.aws_client`.
     """
-    client: Any = session.client("s3")
+    client = aws_client(session, "s3")
     (settings or S3Settings()).apply_to(client)
     # First: botocore's own handler would make the request again in that region.
     client.meta.events.register_first("needs-retry.s3", _Region(str(client.meta.region_name)).refuse_another)
