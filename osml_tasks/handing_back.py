@@ -52,6 +52,7 @@ def _stop_consuming(consumer: Any) -> None:
         consumer.task_consumer.cancel()
         # A read that is under way may still bring a message; above its limit kombu would not look at it.
         consumer.task_consumer.qos(prefetch_count=0)
+    consumer.presence.withdraw(consumer)
 
 
 def _waiting(state: Any) -> list[Any]:
