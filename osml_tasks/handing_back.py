@@ -37,6 +37,7 @@ class HandBack(bootsteps.StartStopStep):
         try:
             _stop_consuming(worker.consumer)
             _return(worker.state.scheduled_requests)
+            worker.consumer.presence.withdraw(worker.consumer)
             # Here a task that has begun is known as such: none begins any more.
             _run(worker, until=lambda: not _waiting(worker.state), deadline=began + _BEGUN_SECONDS)
             _return(_waiting(worker.state))
@@ -52,7 +53,6 @@ def _stop_consuming(consumer: Any) -> None:
         consumer.task_consumer.cancel()
         # A read that is under way may still bring a message; above its limit kombu would not look at it.
         consumer.task_consumer.qos(prefetch_count=0)
-    consumer.presence.withdraw(consumer)
 
 
 def _waiting(state: Any) -> list[Any]:
