@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from osml_tasks.celery import app as default_app
+from osml_tasks.celery import state_client
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, CLEANUP_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.config import AsyncEndpointConfig, LogFormat
+from osml_tasks.consumers import Consumers
 from osml_tasks.ledger import ResourceType
-from osml_tasks.preflight import listening
 from osml_tasks.stopping import STOP_SECONDS
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class CeleryWorker:
 
     :param config: default: from the environment. The worker gets all of it.
     :param env: more variables for it.
-    :param app: whose broker it is to listen to, for asking whether it does; default: the package's app.
+    :param app: whose broker it is to listen to, for seeing whether it does; default: the package's app.
     :param log_directory: where its log goes; default: to the output of this process.
     :param loglevel: Celery's. Default ``WARNING``.
     :param beat: whether it starts the sweep, too; one such worker in a fleet is enough.
@@ -94,7 +95,7 @@ class CeleryWorker:
         self._process.wait_ready(self._consumes, within=within)
 
     def _consumes(self) -> bool:
-        return self.node in listening(timeout=0.5, destination=[self.node], app=self._app, enough=bool)
+        return Consumers(state_client(self._app)).has_noted(self.node, self.queues)
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""

@@ -37,6 +37,7 @@ class HandBack(bootsteps.StartStopStep):
         try:
             _stop_consuming(worker.consumer)
             _return(worker.state.scheduled_requests)
+            worker.consumer.presence.withdraw(worker.consumer)
             # Here a task that has begun is known as such: none begins any more.
             _run(worker, until=lambda: not _waiting(worker.state), deadline=began + _BEGUN_SECONDS)
             _return(_waiting(worker.state))

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import geojson
 import orjson
 
+from osml_tasks.celery import state_client
+from osml_tasks.celery_settings import SUBMIT_QUEUE
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
+from osml_tasks.consumers import Consumers
 from osml_tasks.errors import (
     ExtensionConfigurationError,
     ExtensionRuntimeError,
@@ -99,8 +102,8 @@ class JobHandle:
 
         :param timeout: s; default: as long as it takes.
         :param on_status: called every second, and at the end, with where the job stands.
-        :raises JobTimeoutError: the time is up, or no worker took the job up within
-            ``job_queue_timeout``; the job itself goes on.
+        :raises JobTimeoutError: the time is up, or the job has not begun within ``job_queue_timeout``;
+            the job itself goes on.
         :raises RedisError: the broker was away for more than ten minutes.
         :raises JobNotFoundError: there are no records of the job; those that get lost meanwhile have ten minutes
             to be restored.
@@ -132,9 +135,18 @@ class JobHandle:
         patience = self._connections.config.job_queue_timeout
         if seconds > patience:
             raise JobTimeoutError(
-                f"no worker has taken up job {self.job_id} in {patience:g} s (ASYNC_SM_JOB_QUEUE_TIMEOUT): "
-                "start one with 'osml-tasks worker'; the job waits for it"
+                f"job {self.job_id} has not begun in {patience:g} s (ASYNC_SM_JOB_QUEUE_TIMEOUT): {self._obstacle()}. "
+                f"It waits on, and 'osml-tasks watch {self.job_id}' follows it"
             )
+
+    def _obstacle(self) -> str:
+        """What a job that is queued waits for, and what to do."""
+        job, redis = self.status().job, state_client(self._connections.app)
+        if self._connections.capacity.use(job.endpoint).parked.get(self.job_id):
+            return f"other jobs have all of endpoint {job.endpoint!r}, wait or raise ASYNC_SM_MAX_CONCURRENT_JOBS"
+        if count := Consumers(redis).counts()[SUBMIT_QUEUE]:
+            return f"the workers on {SUBMIT_QUEUE} ({count}) are busy with other jobs, or hang: start more, or wait"
+        return f"no worker is known to listen on {SUBMIT_QUEUE}: start one with 'osml-tasks worker'"
 
     def result(self) -> geojson.FeatureCollection:
         """The features of the job; waits for its end. Stays in S3 until :meth:`discard`, or the sweep of leftovers.

@@ -198,8 +198,8 @@ def emit(
     :param operation: the dimension ``Operation``.
     :param model_name: the dimension ``ModelName``.
     :param properties: what else the line says, such as ``JobId``; no dimensions.
-    :param stream: where to write. Default: where ``AWS_EMF_ENVIRONMENT`` says, as aws-embedded-metrics
-        reads it, and without that the process's own standard output, if it has one.
+    :param stream: where to write. Default: to an agent, where ``AWS_EMF_ENVIRONMENT`` has one by what
+        aws-embedded-metrics makes of it; else to the process's own standard output, if it has one.
     """
     summary = tracker.summary()
     if not summary:
@@ -219,10 +219,11 @@ def _write(
 ) -> None:
     # Here, because this brings aiohttp with it.
     from aws_embedded_metrics.config import get_config
-    from aws_embedded_metrics.environment.environment_detector import resolve_environment
+    from aws_embedded_metrics.environment.environment_detector import resolve_environment, resolve_environment_sync
     from aws_embedded_metrics.logger.metrics_context import MetricsContext
     from aws_embedded_metrics.logger.metrics_logger import MetricsLogger
     from aws_embedded_metrics.serializers.log_serializer import LogSerializer
+    from aws_embedded_metrics.sinks.stdout_sink import StdoutSink
 
     if statistics := _statistics(summary):
         properties["Statistics"] = statistics
@@ -232,9 +233,13 @@ def _write(
         context.put_metric(name, values["total"], values["unit"])
 
     if stream is None and get_config().environment:
-        MetricsLogger(resolve_environment, context).flush_sync()
-    # Celery puts its log in place of sys.stdout, and a prefix on each line of it.
-    elif (stream := stream or sys.__stdout__) is not None:
+        environment = resolve_environment_sync()
+        if not isinstance(environment.get_sink(), StdoutSink):
+            MetricsLogger(resolve_environment, context).flush_sync()
+            return
+        environment.configure_context(context)
+    # Not the sink's sys.stdout: Celery puts its log in place of that, and a prefix on each line of it.
+    if (stream := stream or sys.__stdout__) is not None:
         # In one call, so that lines of several processes do not mix; more than one line from 101 names on.
         stream.write("".join(f"{line}\n" for line in LogSerializer.serialize(context)))
         stream.flush()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,12 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, Prefl
 from osml_tasks.jobs import new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.s3_settings import S3Settings
+from osml_tasks.worker_presence import find_listeners
 
 if TYPE_CHECKING:
     import boto3
-    from celery import Celery
 
-WORKER_WAIT_SECONDS = 5.0
-"""How long to wait for a worker to answer for a queue, s."""
+logger = logging.getLogger(__name__)
 
 _KEEPS_ALL = "noeviction"
 _AWS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
@@ -43,25 +42,35 @@ class Finding:
 
     :ivar ok: whether it is as it should be; None where that cannot be told.
     :ivar detail: what was found, in one line.
+    :ivar worth_saying: whether somebody who starts a job is to hear of it although the job can start.
     """
 
     name: str
     ok: bool | None
     detail: str
+    worth_saying: bool = False
 
 
 def require(
-    config: AsyncEndpointConfig, endpoint: str, session: boto3.Session | None = None, s3: S3Manager | None = None
+    config: AsyncEndpointConfig,
+    endpoint: str,
+    session: boto3.Session | None = None,
+    s3: S3Manager | None = None,
+    *,
+    warn: Callable[[str], object] = logger.warning,
 ) -> None:
     """Refuse to start a job that could not go on.
 
-    Parameters are those of :func:`examine`.
+    Other parameters are those of :func:`examine`.
 
+    :param warn: is told, in one line, what may keep the job waiting; default: the log.
     :raises PreflightError: with the first thing that is missing.
     """
     for finding in examine(config, endpoint, session, thorough=False, s3=s3):
         if finding.ok is False:
             raise PreflightError(finding.detail)
+        if finding.ok is None and finding.worth_saying:
+            warn(finding.detail)
 
 
 def examine(
@@ -76,7 +85,8 @@ def examine(
 
     :param endpoint: its name; None leaves it out.
     :param session: where AWS credentials come from, those that assume a configured role included.
-    :param thorough: also write, read and delete an object in the input bucket.
+    :param thorough: also write, read and delete an object in the input bucket; and where no worker is known of at
+        all, that is an error.
     :param s3: by what S3 is asked; default: a new one of the session.
     """
     session = session_of(config, session)
@@ -87,7 +97,7 @@ def examine(
     if broker.ok:
         if thorough:
             yield _memory()
-        yield _finding("workers", _workers)
+        yield _workers(thorough)
     if credentials.ok:
         yield from _buckets(s3 or S3Manager(session, S3Settings.of(config)), config, thorough)
     if endpoint is not None:
@@ -186,55 +196,30 @@ def _is_distrust(error: Exception) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
-def _workers() -> str:
-    """Ask until every queue has a worker."""
-    served: dict[str, set[str]] = {}
-    until = time.monotonic() + WORKER_WAIT_SECONDS
-    while True:
-        served |= listening(timeout=1.0, enough=lambda served: not _unserved(served))
-        missing = _unserved(served)
-        if not missing:
-            return f"{len(served)} answered, every queue is served"
-        if time.monotonic() > until:
-            raise PreflightError(
-                f"no worker listens on {', '.join(missing)}: start one with 'osml-tasks worker', "
-                "or 'celery -A osml_tasks worker'"
-            )
+def _workers(thorough: bool) -> Finding:
+    """Whether each queue has a worker; a job may start where none is known of at all, for it waits and costs nothing.
 
-
-def _unserved(served: Mapping[str, set[str]]) -> list[str]:
-    return [queue for queue in QUEUES if not any(queue in queues for queues in served.values())]
-
-
-class _EnoughError(Exception):
-    """Ends the wait for answers."""
-
-
-def listening(
-    timeout: float,
-    destination: list[str] | None = None,
-    app: Celery | None = None,
-    *,
-    enough: Callable[[Mapping[str, set[str]]], bool] = lambda served: False,
-) -> dict[str, set[str]]:
-    """The queues of workers that answer, by worker.
-
-    :param timeout: how long to wait for another answer, s.
-    :param app: whose broker is asked; default: this process's own.
-    :param enough: whether these answers will do; default: all that come in time are waited for.
+    Not so where a part of the fleet is there: what that invokes costs, and nobody would fetch it.
     """
-    served: dict[str, set[str]] = {}
-
-    def note(answer: dict[str, list[dict[str, Any]]]) -> None:
-        served.update({worker: {queue["name"] for queue in queues} for worker, queues in answer.items()})
-        if enough(served):
-            raise _EnoughError
-
-    with suppress(_EnoughError):
-        (app or client_app()).control.broadcast(
-            "active_queues", destination=destination, reply=True, timeout=timeout, callback=note
+    found = find_listeners(client_app())
+    if not found.missing:
+        counts = ", ".join(f"{found.counts[queue]} on {queue}" for queue in QUEUES)
+        return Finding("workers", True, f"every queue is served: {counts}")
+    missing = ",".join(found.missing)
+    if found.served:
+        return Finding(
+            "workers",
+            False,
+            f"no worker listens on {', '.join(found.missing)}, while others do on {', '.join(found.served)}: "
+            f"start one with 'osml-tasks worker', or 'celery -A osml_tasks worker -Q {missing}'",
         )
-    return served
+    return Finding(
+        "workers",
+        False if thorough else None,
+        f"no worker is known to listen on {', '.join(found.missing)}: start one with 'osml-tasks worker', "
+        "or 'celery -A osml_tasks worker'; a job waits for it",
+        worth_saying=True,
+    )
 
 
 def _bucket(s3: S3Manager, bucket: str) -> str:

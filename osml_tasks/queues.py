@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,22 +71,36 @@ def queue_lengths(app: Celery) -> dict[str, int]:
 
     :raises kombu.exceptions.OperationalError: the broker does not answer.
     """
+    return {queue: declared.message_count if declared else 0 for queue, declared in _declared(app)}
+
+
+def consumer_counts(app: Celery) -> dict[str, int]:
+    """How many consumers each queue has, by a broker that tells: RabbitMQ does.
+
+    :raises kombu.exceptions.OperationalError: the broker does not answer.
+    """
+    return {queue: declared.consumer_count if declared else 0 for queue, declared in _declared(app)}
+
+
+def _declared(app: Celery) -> Iterator[tuple[str, Any]]:
+    """What the broker says of each queue; None of one that it does not know."""
     with app.connection_for_read(connect_timeout=5) as connection:
         connection.ensure_connection(max_retries=1, timeout=5)
-        return {queue: _length(connection, queue) for queue in QUEUES}
+        for queue in QUEUES:
+            yield queue, _declare(connection, queue)
 
 
-def _length(connection: Connection, queue: str) -> int:
+def _declare(connection: Connection, queue: str) -> Any:
     # A channel each: RabbitMQ closes the one that asked for a queue that is not there.
     channel: Any
     with connection.channel() as channel:
         try:
-            return int(channel.queue_declare(queue, passive=True).message_count)
+            return channel.queue_declare(queue, passive=True)
         except connection.channel_errors as error:
             # In Redis an empty queue does not exist, in RabbitMQ one that no worker has declared.
             if int(getattr(error, "reply_code", None) or 0) != _NOT_FOUND:
                 raise
-            return 0
+            return None
 
 
 def _endpoint_load(records: JobRecords, use: Use) -> EndpointLoad:

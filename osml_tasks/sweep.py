@@ -158,7 +158,7 @@ def _count_lost_workers(connections: Connections) -> None:
     ledger = connections.resources.ledger
     lost = ledger.due(ResourceType.WORKER, ledger.now())
     for node in lost:
-        logger.warning("worker %s was lost: it sends no heartbeat any more", node)
+        logger.warning("worker %s was lost: nothing is heard of it any more", node)
     ledger.strike(ResourceType.WORKER, lost)
     connections.resources.count(ResourceType.WORKER, Outcome.FAILED, len(lost))
 

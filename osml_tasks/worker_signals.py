@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from celery.signals import heartbeat_sent, worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.bootsteps import StartStopStep
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state as celery_state
 
 from osml_tasks.celery import app, state_client
@@ -17,14 +17,13 @@ from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.handing_back import HandBack
 from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
+from osml_tasks.presence import Presence
 from osml_tasks.stopping import WORKER
 
-LEASE_SECONDS = 120
-"""How long a worker counts as alive after its last heartbeat, s."""
-_RENEW_SECONDS = 30
+CLOCK_SECONDS = 30
+"""How often a worker looks at the clock, s."""
 
 logger = logging.getLogger(__name__)
-app.steps["worker"].add(HandBack)
 
 
 @worker_init.connect
@@ -50,53 +49,38 @@ def _backend_complaint() -> Iterator[str]:
         yield str(error)
 
 
-class _Lease:
-    """This worker's entry in the fleet's ledger: for its statistics, so that no trouble with it stops the work."""
+class ClockCheck(StartStopStep):
+    """The part of a worker's consumer that looks at this machine's clock from time to time."""
 
-    def __init__(self) -> None:
-        self._renewed = float("-inf")
+    requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    def begin(self, node: str) -> None:
-        self._write(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.REGISTERED))
-        self.renew(node)
+    def __init__(self, consumer: Any, **_: Any) -> None:
+        self._entry: Any = None
 
-    def renew(self, node: str) -> bool:
-        """Renew it if that is due; says whether it was."""
-        if time.monotonic() - self._renewed < _RENEW_SECONDS:
-            return False
-        self._renewed = time.monotonic()
-        self._write(lambda ledger: ledger.schedule(ResourceType.WORKER, {node: ledger.now() + LEASE_SECONDS}))
-        return True
+    def start(self, consumer: Any) -> None:
+        """Begin with a new connection."""
+        self._entry = consumer.timer.call_repeatedly(CLOCK_SECONDS, _stop_if_the_clock_is_wrong)
 
-    def end(self, node: str) -> None:
-        self._write(lambda ledger: ledger.strike(ResourceType.WORKER, [node]))
-        self._write(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.CLEANED))
-
-    def _write(self, change: Callable[[RedisLedger], None]) -> None:
-        try:
-            change(RedisLedger(state_client(app)))
-        except Exception as error:
-            logger.warning("the fleet's statistics do not hear of this worker: %s", error)
-
-
-_lease = _Lease()
-
-
-@worker_ready.connect
-def _begin(sender: Any, **_: Any) -> None:
-    _lease.begin(sender.hostname)
-
-
-@heartbeat_sent.connect
-def _renew(sender: Any, **_: Any) -> None:
-    if _lease.renew(sender.eventer.hostname):
-        _stop_if_the_clock_is_wrong()
+    def stop(self, consumer: Any) -> None:
+        """End with it."""
+        if self._entry is not None:
+            consumer.timer.cancel(self._entry)
+            self._entry = None
 
 
 def _stop_if_the_clock_is_wrong() -> None:
     if complaint := clock_complaint(state_client(app), lambda: s3_time(AsyncEndpointConfig())):
         logger.critical("this worker stops: %s", complaint)
         celery_state.should_stop = 1  # type: ignore[assignment]
+
+
+app.steps["worker"].add(HandBack)
+app.steps["consumer"] |= {Presence, ClockCheck}
+
+
+@worker_ready.connect
+def _begin(**_: Any) -> None:
+    _tell(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.REGISTERED))
 
 
 @worker_shutting_down.connect
@@ -107,4 +91,13 @@ def _stop(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _end(sender: Any, **_: Any) -> None:
-    _lease.end(sender.hostname)
+    _tell(lambda ledger: ledger.strike(ResourceType.WORKER, [sender.hostname]))
+    _tell(lambda ledger: ledger.count(ResourceType.WORKER, Outcome.CLEANED))
+
+
+def _tell(change: Callable[[RedisLedger], None]) -> None:
+    """Have the fleet's statistics hear of this worker; no trouble with them stops the work."""
+    try:
+        change(RedisLedger(state_client(app)))
+    except Exception as error:
+        logger.warning("the fleet's statistics do not hear of this worker: %s", error)

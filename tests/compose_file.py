@@ -24,7 +24,7 @@ class MissingError(ValueError):
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Put variables in: ``$$``, ``${A}``, ``${A:-else}`` and ``${A:?why}``, one inside the other, too.
+    """Put variables in: ``$$``, ``${A}``, ``${A:-else}``, ``${A:+then}`` and ``${A:?why}``, nested, too.
 
     :raises MissingError: a ``${A:?why}`` is neither set nor other than empty.
     """
@@ -52,6 +52,8 @@ def _to_closing_brace(text: str) -> tuple[str, str]:
 
 def _value(name: str, modifier: str, variables: Mapping[str, str]) -> str:
     value = variables.get(name, "")
+    if modifier.startswith(":+"):
+        return interpolate(modifier[2:], variables) if value else ""
     if value or not modifier:
         return value
     if modifier.startswith(":-"):

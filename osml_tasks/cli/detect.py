@@ -172,7 +172,7 @@ def _start(work: _Work, endpoint: str, stage: bool) -> JobHandle:
 
     config = AsyncEndpointConfig()
     s3 = S3Manager(work.session, S3Settings.of(config))
-    require(config, endpoint, work.session, s3)
+    require(config, endpoint, work.session, s3, warn=lambda line: click.echo(f"osml-tasks: {line}", err=True))
     connections = open_connections(config, work.session, s3)
     with show_staging(work.to_stage(stage)) as on_staged:
         return start_job(connections, work.tiles, endpoint, stage=stage, images=work.images, on_staged=on_staged)

@@ -50,6 +50,14 @@ class Worker:
         """Send it SIGTERM, and it alone."""
         os.kill(self._pid, signal.SIGTERM)
 
+    def freeze(self) -> None:
+        """Have it and its pool stand still, as if others had all of the machine."""
+        os.killpg(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have them go on."""
+        os.killpg(self._pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill it with its pool, as if its machine had gone."""
         os.killpg(self._pid, signal.SIGKILL)

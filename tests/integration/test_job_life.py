@@ -18,7 +18,7 @@ from osml_tasks.celery import new_app
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError, JobNotFoundError
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
-from osml_tasks.preflight import listening
+from osml_tasks.worker_presence import listening
 from tests.integration.fleet import INPUTS, WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
 
 
@@ -238,7 +238,7 @@ def test_workers_are_waited_for_only_until_there_are_enough(here: Fleet) -> None
         return any("osml.poll" in queues for queues in served.values())
 
     # Only the test's own time limit would end the wait for more.
-    assert polls(listening(timeout=100_000, app=new_app(here.env["CELERY_BROKER_URL"]), enough=polls))
+    assert polls(listening(100_000, new_app(here.env["CELERY_BROKER_URL"]), enough=polls))
 
 
 @pytest.mark.usefixtures("_apps")

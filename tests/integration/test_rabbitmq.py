@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from kombu import Producer, Queue
 
-from osml_tasks.celery import new_app
+from osml_tasks.celery import new_app, state_client
 from osml_tasks.child_process import ChildProcess
+from osml_tasks.consumers import KEY_PREFIX, Consumers
+from osml_tasks.worker_presence import find_listeners
 from tests.integration.fleet import (
     REPOSITORY,
     WORKERS_READY,
@@ -78,13 +80,24 @@ def test_a_job_with_failing_tiles_and_parked_shards_comes_back_exactly(
 
 def test_the_other_commands_serve_there_too(rabbit_fleet: RabbitFleet, tiles: Path, tmp_path: Path) -> None:
     checked = rabbit_fleet.run("check", "--endpoint", "scripted")
-    assert (checked.returncode, "every queue is served" in checked.stdout) == (0, True), checked.stdout
+    assert (checked.returncode, "every queue is served: 1 on osml.submit" in checked.stdout) == (0, True), (
+        checked.stdout
+    )
     assert "amqp://fleet:**@127.0.0.1" in checked.stdout
     write_tiles(tiles, {"a": {}, "b": {}})
     job = rabbit_fleet.run("detect", tiles, "-e", "scripted", "--no-wait").stdout.strip()
     assert rabbit_fleet.run("watch", job).returncode == 0
     assert json.loads(rabbit_fleet.run("status", job, "--json").stdout)["succeeded"] == 2
     assert rabbit_fleet.run("cleanup", "--job", job).returncode == 0
+
+
+def test_consumers_are_counted_where_workers_have_noted_nothing(rabbit_fleet: RabbitFleet) -> None:
+    app = new_app(rabbit_fleet.env["CELERY_BROKER_URL"], rabbit_fleet.env["CELERY_RESULT_BACKEND"])
+    state = state_client(app)
+    wait_until(lambda: all(Consumers(state).counts().values()))
+    state.delete(*state.keys(f"{KEY_PREFIX}*"))
+    # Nobody is asked: the broker knows.
+    assert find_listeners(app, wait=0).missing == []
 
 
 def test_state_without_redis_is_refused_in_one_line(rabbit_fleet: RabbitFleet, tiles: Path, tmp_path: Path) -> None:

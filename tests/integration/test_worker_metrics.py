@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.integration.crew import ALL, Crew, numbered
 from tests.integration.fleet import Fleet, wait_until, write_tiles
 
 
@@ -57,3 +60,19 @@ def test_uploads_are_measured_where_they_happen(fleet: Fleet, tiles: Path, tmp_p
         1,
     )
     assert line["S3UploadDuration"] > 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "pool"), [("Local", "prefork"), ("Local", "solo"), ("Lambda", "threads"), ("", "prefork")]
+)
+def test_a_plain_celery_worker_writes_them_as_they_are(workers: Crew, tiles: Path, environment: str, pool: str) -> None:
+    write_tiles(tiles, numbered(60))
+    worker = workers.start("all", ALL, 2, "--pool", pool, AWS_EMF_ENVIRONMENT=environment)
+
+    def lines() -> list[str]:
+        return [line for line in worker.process.log_text().splitlines() if "_aws" in line]
+
+    with workers.job(tiles, "scripted") as job:
+        job.wait(60)
+        wait_until(lambda: len(lines()) == 3)
+    assert sum(json.loads(line)["TilesSucceeded"] for line in lines()) == 60

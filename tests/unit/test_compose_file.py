@@ -42,6 +42,7 @@ def test_the_file_is_one_by_the_compose_specification() -> None:
         ("${EMPTY:-two}${NONE:-${A}}", "twoone"),
         ("redis://:${A:?why}@x ${NONE:-}", "redis://:one@x "),
         ("${NONE:-{{x}}}", "{{x}}"),
+        ("${A:+$A two}${EMPTY:+three}${NONE:+four}", "one two"),
     ],
 )
 def test_variables_are_put_in(text: str, result: str) -> None:
@@ -80,7 +81,29 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.environ", shown)
     assert AsyncEndpointConfig() == defaults
     in_file = dict(re.findall(r"\$\{(\w+):-([^}$]*)\}", TEXT))
+    # Mounted in place of a file that there need not be.
+    assert (in_file.pop("AWS_CA_BUNDLE"), shown["AWS_CA_BUNDLE"]) == ("/dev/null", "")
     assert {name: shown[name] for name in in_file} == in_file
+
+
+WAY_TO_AWS = {"AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY"}
+
+
+def test_the_way_to_aws_is_handed_on_to_all_who_go_it() -> None:
+    given = services(TEXT, PASSWORDS | dict.fromkeys(WAY_TO_AWS, "/given"))
+    told = {
+        name for name, service in given.items() if WAY_TO_AWS - {"ASYNC_SM_REQUEST_PAYER"} <= set(service.environment)
+    }
+    assert told == WORKERS | {"cli"}
+    for name in told:
+        environment = given[name].environment
+        assert {environment[variable] for variable in WAY_TO_AWS - {"AWS_CA_BUNDLE"}} == {"/given"}
+        assert "ASYNC_SM_REQUEST_PAYER" in given[name].definition["environment"]
+        # Of the host's file the container has another path.
+        assert f"/given:{environment['AWS_CA_BUNDLE']}:ro" in given[name].definition["volumes"]
+        assert SERVICES[name].environment["AWS_CA_BUNDLE"] == ""
+        assert "/dev/null:/app/ca-bundle.pem:ro" in SERVICES[name].definition["volumes"]
+        assert "./celeryconfig.py:/app/celeryconfig.py:ro" in SERVICES[name].definition["volumes"]
 
 
 def test_nobody_gets_a_secret_that_is_not_for_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ OF_AWS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
     "ASYNC_SM_ASSUME_ROLE_ARN": "a-role",
     "ASYNC_SM_POLLING_INTERVAL": "7",
+}
+WAY = {
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    "AWS_CA_BUNDLE": "/app/ca-bundle.pem",
+    "HTTPS_PROXY": "http://proxy:3128",
+    "NO_PROXY": "here",
+    "ASYNC_SM_REQUEST_PAYER": "requester",
 }
 
 
@@ -45,8 +54,12 @@ def _environment(programs: Path, variables: dict[str, str]) -> dict[str, str]:
 
 
 def test_in_front_of_aws_nothing_is_changed(programs: Path) -> None:
-    assert _environment(programs, OF_AWS) == OF_AWS
+    assert _environment(programs, OF_AWS | WAY) == OF_AWS | WAY
     assert _environment(programs, {}) == {}
+
+
+def test_a_bundle_without_a_name_is_none(programs: Path) -> None:
+    assert _environment(programs, {"AWS_CA_BUNDLE": ""}) == {}
 
 
 def test_beside_the_local_servers_nothing_is_needed(programs: Path) -> None:
@@ -71,12 +84,26 @@ def test_beside_the_local_servers_nothing_is_needed(programs: Path) -> None:
 
 def test_there_options_are_kept_and_keys_for_aws_go_nowhere(programs: Path) -> None:
     _say_whether_it_is_there(programs, True)
-    seen = _environment(programs, OF_AWS | {"NO_PROXY": "here"})
+    seen = _environment(programs, OF_AWS | WAY)
     assert seen["ARTIFACT_BUCKET"] == "ours"
     assert seen["ASYNC_SM_POLLING_INTERVAL"] == "7"
     assert "ASYNC_SM_MAX_POLLING_INTERVAL" not in seen
     assert seen["NO_PROXY"] == "here,local-s3,local-endpoint"
     assert not {"a-key", "a-secret", "a-token", "a-role", "eu-central-1"} & set(seen.values())
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_there_neither_a_proxy_nor_names_of_aws_are_in_the_way(programs: Path, name: str) -> None:
+    _say_whether_it_is_there(programs, True)
+    way = {variable: value for variable, value in WAY.items() if variable != "NO_PROXY"}
+    seen = _environment(programs, way | {"http_proxy": "http://proxy:3128", name: "here"})
+    assert not {"AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CA_BUNDLE"} & set(seen)
+    assert seen["NO_PROXY"] == seen["no_proxy"] == "here,local-s3,local-endpoint"
+    program = (
+        "from botocore.utils import get_environ_proxies as proxies; "
+        "print([proxies(f'http://{host}:8333') for host in ('local-s3', 'local-endpoint')])"
+    )
+    assert _run(programs, seen, sys.executable, "-c", program) == "[{}, {}]\n"
 
 
 def test_arguments_reach_the_command_as_they_are(programs: Path) -> None:

@@ -33,6 +33,9 @@ emit(tracker, namespace="OSML/Tasks", operation="poll", model_name="ships", prop
 """
 
 
+NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+
+
 class Clock:
     """A clock that a test sets."""
 
@@ -289,17 +292,19 @@ def test_without_a_standard_output_nothing_is_written(
     assert caplog.messages == []
 
 
-def test_a_line_passes_by_a_replaced_stdout_and_opens_no_socket() -> None:
+@pytest.mark.parametrize("environment", ["", "Local", "local", "Lambda"])
+def test_a_line_passes_by_a_replaced_stdout_and_goes_to_no_network(environment: str) -> None:
     program = f"""
 import io, sys
 opened = []
-sys.addaudithook(lambda event, _: opened.append(event) if event.startswith("socket.") else None)
+sys.addaudithook(lambda event, _: opened.append(event) if event in {NETWORK} else None)
 sys.stdout = io.StringIO()
 {EMIT}
 print(sys.stdout.getvalue(), opened, file=sys.__stdout__)
 """
-    line, rest = run(program).splitlines()
+    line, rest = run(program, AWS_EMF_ENVIRONMENT=environment, AWS_LAMBDA_FUNCTION_VERSION="7").splitlines()
     assert json.loads(line)["TilesSucceeded"] == 50
+    assert json.loads(line).get("functionVersion") == ("7" if environment == "Lambda" else None)
     assert rest == " []"
 
 

@@ -75,6 +75,12 @@ def test_each_variable_is_one_that_is_read() -> None:
     assert shown <= known
 
 
+def test_the_way_to_aws_is_told_in_variables_that_compose_hands_on_too() -> None:
+    (added,) = [block.code for block in blocks(DOCUMENT) if block.code.startswith("# to be added to")]
+    composed = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["x-aws-variables"]
+    assert {"AWS_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY"} < set(settings(added)) <= set(composed)
+
+
 def _names(field: Any) -> list[str]:
     return [str(name) for name in field.validation_alias.choices]
 
