@@ -168,26 +168,26 @@ def _in_one_line(error: Exception | str) -> str:
 
 def _verdict(error: ClientError | BotoCoreError | RuntimeError, invocation: Invocation) -> Exception:
     """What a failed call means."""
-    where = f"endpoint {invocation.endpoint!r}"
-    named = {"endpoint": invocation.endpoint, "inference_id": invocation.inference_id}
+    endpoint = invocation.endpoint
     if line := expired(error):
-        return CredentialsExpiredError(f"{where} cannot be invoked: {line}")
+        return CredentialsExpiredError(f"endpoint {endpoint!r} cannot be invoked: {line}")
+    named = {"endpoint": endpoint, "inference_id": invocation.inference_id}
     if isinstance(error, ClientError):
         if skew := _clock_is_off(error):
-            return ClockSkewError(f"{where}: {skew}")
+            return ClockSkewError(f"endpoint {endpoint!r}: {skew}")
         kind, text = _refusal(error)
-        return kind(f"{where}: {text}", **named)
-    return _unanswered(error, where, named) if isinstance(error, BotoCoreError) else error
+        return kind(f"endpoint {endpoint!r}: {text}", **named)
+    return _unanswered(error, endpoint, named) if isinstance(error, BotoCoreError) else error
 
 
-def _unanswered(error: BotoCoreError, where: str, named: dict[str, str]) -> InvocationError:
+def _unanswered(error: BotoCoreError, endpoint: str, named: dict[str, str]) -> InvocationError:
     text = _in_one_line(error)
     if isinstance(error, ParamValidationError):
-        return RejectedError(f"{where}: {text}", **named)
+        return RejectedError(f"endpoint {endpoint!r}: {text}", **named)
     if may_pass(error):
-        return ThrottledError(f"{where} is out of reach: {text}", **named)
+        return ThrottledError(f"endpoint {endpoint!r} is out of reach: {text}", **named)
     # No credentials, or none to be had: the same for every tile.
-    return EndpointUnusableError(f"{where}: {text}", **named)
+    return EndpointUnusableError(f"endpoint {endpoint!r}: {text}", **named)
 
 
 def _clock_is_off(error: ClientError) -> str | None:

@@ -101,6 +101,11 @@ class Runtime:
         """Where invocations go."""
         return self._way().address
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether invocations go without boto3's layers: there is no proxy on the way."""
+        return self._way().connections is not None
+
     def invoke_endpoint_async(self, **members: Any) -> dict[str, str]:
         """As boto3's."""
         try:

@@ -193,6 +193,7 @@ def _in_s3(source: str, session: boto3.Session | None, settings: S3Settings | No
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from osml_tasks.aws.credentials import expired
     from osml_tasks.aws.s3_access import S3Access
     from osml_tasks.aws.unreachable import explain
 
@@ -203,7 +204,7 @@ def _in_s3(source: str, session: boto3.Session | None, settings: S3Settings | No
         pages = access.client.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)
         objects = [found for page in pages for found in page.get("Contents", ())]
     except (BucketRegionError, CredentialsExpiredError, ClientError) as error:
-        raise SourceError(f"{source!r} cannot be listed: {error}") from None
+        raise SourceError(f"{source!r} cannot be listed: {expired(error) or error}") from None
     except BotoCoreError as error:
         raise SourceError(f"{source!r} cannot be listed: {explain(error, access.client)}") from None
     return _choose(uri, objects)

@@ -19,8 +19,8 @@ def ca_file(session: boto3.Session) -> Path:
     :raises ExtensionConfigurationError: what is configured is not a file of PEM certificates.
     """
     for name, value in _configured(session):
-        if value:
-            return _checked(Path(value), name)
+        if value is not None:
+            return _checked(value, name)
     return Path(str(get_cert_path(True)))
 
 
@@ -38,11 +38,14 @@ def ca_context(session: boto3.Session) -> ssl.SSLContext:
 def _configured(session: boto3.Session) -> tuple[tuple[str, str | None], ...]:
     """What may name the file, in botocore's order, by the name to change."""
     chosen = session._session.get_config_variable("ca_bundle")
-    name = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else "ca_bundle of the AWS profile"
+    name = "AWS_CA_BUNDLE" if "AWS_CA_BUNDLE" in os.environ else "ca_bundle of the AWS profile"
     return (name, chosen), ("REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE"))
 
 
-def _checked(path: Path, name: str) -> Path:
+def _checked(value: str, name: str) -> Path:
+    path = Path(value)
+    if not value.strip():
+        raise ExtensionConfigurationError(f"{name} is empty: unset it, or name a PEM file")
     try:
         version = path.stat().st_mtime_ns
     except OSError as error:

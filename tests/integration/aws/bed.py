@@ -35,11 +35,11 @@ DOTTED = "fleet.with.dots"
 BUCKETS = (INPUTS, OUTPUTS, ELSEWHERE, DOTTED)
 WRAPPER = next((str(path) for path in sorted(Path("/usr/lib").glob("*/libnss_wrapper.so"))), None)
 """The library by which names resolve as a file says; None where Debian's package libnss-wrapper is not installed."""
-_BUCKET_HOSTS = ("s3.{region}", "s3-fips.{region}", "s3.dualstack.{region}", "s3-fips.dualstack.{region}")
+_S3_HOSTS = tuple(f"{name}.{REGION}.amazonaws.com" for name in ("s3", "s3-fips", "s3.dualstack", "s3-fips.dualstack"))
 _HOSTS = (
-    *_BUCKET_HOSTS,
-    *("runtime.sagemaker.{region}", "runtime-fips.sagemaker.{region}"),
-    *("api.sagemaker.{region}", "api-fips.sagemaker.{region}", "sts.{region}", "sts-fips.{region}"),
+    *(f"{name}.{REGION}.amazonaws.com" for name in ("runtime.sagemaker", "runtime-fips.sagemaker")),
+    *(f"{name}.{REGION}.amazonaws.com" for name in ("api.sagemaker", "api-fips.sagemaker", "sts", "sts-fips")),
+    *(f"{name}.sagemaker{fips}.{REGION}.api.aws" for name in ("runtime", "api") for fips in ("", "-fips")),
 )
 
 
@@ -122,12 +122,9 @@ class Bed:
         """
         address = str(IPv4Address("127.64.0.0") + SystemRandom().randrange(1, 1 << 20))
         direct = self.running.enter_context(self.front.also_at((address, 443)))
-        hosts = [f"{pattern.format(region=REGION)}.amazonaws.com" for pattern in _HOSTS]
-        buckets = [
-            f"{bucket}.{pattern.format(region=REGION)}.amazonaws.com" for bucket in BUCKETS for pattern in _BUCKET_HOSTS
-        ]
+        buckets = [f"{bucket}.{host}" for bucket in BUCKETS for host in _S3_HOSTS]
         file = self.directory / f"hosts-{address}"
-        file.write_text("".join(f"{direct} {name}\n" for name in hosts + buckets))
+        file.write_text("".join(f"{direct} {name}\n" for name in (*_HOSTS, *_S3_HOSTS, *buckets)))
         return {"LD_PRELOAD": str(WRAPPER), "NSS_WRAPPER_HOSTS": str(file)}
 
 

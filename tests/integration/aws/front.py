@@ -256,7 +256,16 @@ class Front:
             return Answer(403, "AccessDenied", "Access Denied")
         return None
 
+    def _role_credentials(self) -> web.Response:
+        """As the portal of the IAM Identity Center answers to who has signed in."""
+        keys = self.keys.temporary()
+        assert keys.expires is not None
+        names = {"accessKeyId": keys.access_key, "secretAccessKey": keys.secret, "sessionToken": keys.token}
+        return web.json_response({"roleCredentials": names | {"expiration": round(keys.expires.timestamp() * 1000)}})
+
     async def _hand_on(self, asked: Asked) -> web.Response:
+        if asked.host.service == "sso":
+            return self._role_credentials()
         sent, base = asked.request, self._base(asked)
         if asked.host.service == "s3":
             sent = self._signed_anew(asked)

@@ -31,11 +31,12 @@ class Keys:
         return found | ({"AWS_SESSION_TOKEN": self.token} if self.token else {})
 
     @property
-    def document(self) -> dict[str, str]:
+    def document(self) -> dict[str, Any]:
         """As metadata services and credential processes answer."""
         assert self.token is not None
         assert self.expires is not None
         return {
+            "Version": 1,
             "AccessKeyId": self.access_key,
             "SecretAccessKey": self.secret,
             "Token": self.token,

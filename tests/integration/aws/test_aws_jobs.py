@@ -3,76 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.integration.aws.bed import DOTTED, Bed, bed
+from tests.integration.aws.bed import DOTTED, Bed
+from tests.integration.aws.callers import put, python, removed, started
 from tests.integration.aws.front import REGION
 from tests.integration.cloud import ACCOUNT
 from tests.integration.endpoints import ELSEWHERE
-from tests.integration.fleet import INPUTS, REPOSITORY, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
 from tests.integration.ship_scene import write_scene
 
 LARGE = {"padding": "x" * 200_000}
 OURS = {f"{INPUTS}.s3.{REGION}", f"fleet-out.s3.{REGION}"}
-
-
-@pytest.fixture(scope="module")
-def _bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    with bed(tmp_path_factory.mktemp("bed")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def _workers(_bed: Bed) -> Fleet:
-    return _bed.fleet()
-
-
-@pytest.fixture
-def aws(_bed: Bed) -> Iterator[Bed]:
-    """The bed; a test fails that leaves an object in any bucket, or has asked for a host that is none of AWS's."""
-    _bed.front.asked.clear()
-    yield _bed
-    wait_until(lambda: not _bed.seen.objects(), within=60.0)
-    assert _bed.front.strangers == []
-    assert {host.partition(":")[2] for host in _bed.proxy.hosts} <= {"443"}
-
-
-@pytest.fixture
-def fleet(aws: Bed, _workers: Fleet) -> Fleet:
-    return _workers
-
-
-def python(fleet: Fleet, program: str, *arguments: str | Path) -> str:
-    """What a program of a Python caller prints."""
-    _, env = fleet.command()
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def started(fleet: Fleet, *arguments: str | Path, **variables: str) -> str:
-    """The id of a job that was started and left."""
-    done = fleet.run("detect", *arguments, "--no-wait", **variables)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def put(aws: Bed, bucket: str, key: str, body: bytes) -> str:
-    aws.seen.s3.put_object(Bucket=bucket, Key=key, Body=body)
-    return f"s3://{bucket}/{key}"
-
-
-def removed(aws: Bed, *uris: str) -> None:
-    for uri in uris:
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        aws.seen.s3.delete_object(Bucket=bucket, Key=key)
 
 
 @pytest.mark.parametrize("staging", ["--stage", "--no-stage"])

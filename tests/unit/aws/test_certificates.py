@@ -57,3 +57,10 @@ def test_one_that_cannot_be_used_is_said_with_the_variable(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
     with pytest.raises(ExtensionConfigurationError, match=rf"^AWS_CA_BUNDLE is '.*wrong\.pem': .*{complaint}"):
         ca_file(boto3.Session())
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_an_empty_one_is_said_too_for_botocore_refuses_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, " ")
+    with pytest.raises(ExtensionConfigurationError, match=f"^{name} is empty: unset it"):
+        ca_file(boto3.Session())
