@@ -149,8 +149,8 @@ def test_a_job_waits_for_credentials_that_have_expired(aws: Bed, tmp_path: Path)
     tiles = write_tiles(fleet.tiles / "waiting", {f"w{number}": {"sleep": 30} for number in range(4)})
     job = started(fleet, tiles, "-e", "scripted")
     wait_until(lambda: "the AWS credentials have expired" in fleet.worker_log(), within=180.0)
-    asked = fleet.run("result", job, "-o", tmp_path / "early.geojson")
-    assert asked.returncode != 0
+    checked = fleet.run("check")
+    assert (checked.returncode, "the AWS credentials have expired" in checked.stdout) == (2, True), checked.stdout
     aws.front.keys.lifetime = 3600.0
     write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
     assert fleet.run("watch", job).returncode == 0
