@@ -91,8 +91,9 @@ class Bed:
             "ASYNC_SM_POLLING_WORKERS": "1",
         }
 
-    def fleet(self, **variables: str | None) -> Fleet:
-        """Start workers of a user; they run as long as the bed does.
+    @contextmanager
+    def fleet(self, **variables: str | None) -> Iterator[Fleet]:
+        """Workers of a user, and a client beside them.
 
         :param variables: over those of :attr:`aws` and of the user's keys; None takes one away.
         """
@@ -100,15 +101,16 @@ class Bed:
         env = {name: value for name, value in given.items() if value is not None}
         tiles = self.directory / f"tiles-{len(self.taken)}"
         tiles.mkdir()
-        workers = start_python(
-            self.running,
-            f"workers-{len(self.taken)}",
-            ["-m", "osml_tasks", "worker"],
-            self.directory,
-            env | {"ASYNC_SM_TILE_ROOTS": str(tiles)},
-            WORKERS_READY,
-        )
-        return Fleet(env, self.endpoints_url, tiles, workers.log_text)
+        with ExitStack() as running:
+            workers = start_python(
+                running,
+                f"workers-{len(self.taken)}",
+                ["-m", "osml_tasks", "worker"],
+                self.directory,
+                env | {"ASYNC_SM_TILE_ROOTS": str(tiles)},
+                WORKERS_READY,
+            )
+            yield Fleet(env, self.endpoints_url, tiles, workers.log_text)
 
     @property
     def seen(self) -> Fleet:

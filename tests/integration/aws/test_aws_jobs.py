@@ -145,12 +145,13 @@ def test_check_says_all_is_well(aws: Bed, fleet: Fleet) -> None:
 
 def test_a_role_of_another_account(aws: Bed, tmp_path: Path) -> None:
     role = f"arn:aws:iam::{ACCOUNT}:role/detector"
-    fleet = aws.fleet(ASYNC_SM_ASSUME_ROLE_ARN=role, ASYNC_SM_EXTERNAL_ID="external-4711")
-    tiles = write_tiles(fleet.tiles / "role", {"role-large": LARGE, "role-small": {}})
-    aws.front.asked.clear()
-    outcome = fleet.detect(tiles, "-e", "scripted", folder=tmp_path)
+    with aws.fleet(ASYNC_SM_ASSUME_ROLE_ARN=role, ASYNC_SM_EXTERNAL_ID="external-4711") as fleet:
+        tiles = write_tiles(fleet.tiles / "role", {"role-large": LARGE, "role-small": {}})
+        outcome = fleet.detect(tiles, "-e", "scripted", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert names(outcome.features) == ["role-large", "role-small"]
     assert f"sts.{REGION}.amazonaws.com" in aws.front.hosts
-    ours = [one.request.headers["authorization"] for one in aws.front.asked if one.host.service == "s3"]
-    assert not any(aws.user.access_key in one for one in ours)
+    job = outcome.report["job_id"]
+    of_job = [one.request for one in aws.front.asked if job in one.request.target]
+    assert of_job
+    assert not any(aws.user.access_key in one.headers["authorization"] for one in of_job)
