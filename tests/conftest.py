@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,11 +24,13 @@ from tests.integration.fleet import (
     Fleet,
     clean_environment,
     start_python,
-    wait_until,
 )
 
 # What a shell starts in the background does not hear Ctrl-C, and so would not what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What one of some thousand processes has compiled serves the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -72,7 +75,7 @@ def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def fleet(_fleet: Fleet) -> Iterator[Fleet]:
     """The fleet; a test that leaves an object behind in any bucket has failed."""
     yield _fleet
-    wait_until(lambda: not _fleet.objects())
+    _fleet.wait_empty()
 
 
 @pytest.fixture

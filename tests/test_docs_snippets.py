@@ -40,7 +40,7 @@ def emptied(named: Fleet) -> Iterator[Fleet]:
     """A document that leaves an object behind has failed; of a cancelled job something may come late."""
     yield named
     run_shell("osml-tasks cleanup --force", named.env, named.tiles)
-    wait_until(lambda: named.objects() == [f"my-input-bucket/{key}" for key in IMAGERY], within=70)
+    wait_until(lambda: named.objects() == [f"my-input-bucket/{key}" for key in IMAGERY])
 
 
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if _in(path, "python")], ids=_named)

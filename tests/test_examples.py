@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from osml_tasks.local.harbour import make_harbour
-from tests.integration.fleet import REPOSITORY, Fleet, clean_environment, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, REPOSITORY, Fleet, clean_environment, wait_until, write_tiles
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -38,7 +38,7 @@ def call(fleet: Fleet, name: str, *arguments: str | Path, **variables: str | Non
 def run(fleet: Fleet, name: str, *arguments: str | Path, **variables: str | None) -> str:
     """Run an example to its end; says what it printed."""
     command, env = call(fleet, name, *arguments, **variables)
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -201,7 +201,7 @@ class Rig:
 
     def _ask(self, what: str, worker: str) -> list[dict[str, Any]]:
         node = f"{worker}@rig"
-        asked = new_app(self.broker.url, self.broker.url).control.inspect(destination=[node], timeout=2.0)
+        asked = new_app(self.broker.url, self.broker.url).control.inspect(destination=[node], timeout=20.0)
         return list((getattr(asked, what)() or {}).get(node, ()))
 
     def in_flight(self) -> int:

@@ -17,7 +17,7 @@ RESTART_SECONDS = 1.0
 """How long after a death, s."""
 _EARLY_DEATH_SECONDS = 10.0
 """One that lived no longer waits five times as long."""
-_START_SECONDS = 90.0
+_START_SECONDS = 240.0
 
 
 class Supervised:

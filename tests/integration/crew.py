@@ -23,7 +23,7 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
 from osml_tasks.sources import find_tiles
-from tests.integration.fleet import REPOSITORY, Fleet, clean_environment, wait_until
+from tests.integration.fleet import PATIENCE, REPOSITORY, Fleet, clean_environment, wait_until
 
 SUBMIT, POLL, REST = "osml.submit", "osml.poll", "osml.assemble,osml.cleanup"
 ALL = f"{SUBMIT},{POLL},{REST}"
@@ -44,7 +44,7 @@ class Worker:
 
     def wait_ready(self) -> None:
         """Wait until it consumes."""
-        self.process.wait_ready(lambda: _READY.search(self.process.log_text()) is not None, within=60.0)
+        self.process.wait_ready(lambda: _READY.search(self.process.log_text()) is not None, within=PATIENCE)
 
     def terminate(self) -> None:
         """Send it SIGTERM, and it alone."""
@@ -123,7 +123,7 @@ class Crew:
 
     def ask(self, what: str, node: str) -> Any:
         """What a worker answers to ``celery inspect``; None if it does not answer."""
-        answers = getattr(self.app.control.inspect(destination=[node], timeout=2.0), what)() or {}
+        answers = getattr(self.app.control.inspect(destination=[node], timeout=20.0), what)() or {}
         return answers.get(node)
 
     def requests(self, kind: str, worker: Worker) -> set[str]:

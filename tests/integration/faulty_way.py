@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.waiting import PATIENCE
+
 _HEAD_BYTES = 1 << 20
 _PIECE = 1 << 20
 _LISTED = re.compile(rb"<Contents>.*?<LastModified>([^<]*)</LastModified>.*?</Contents>", re.DOTALL)
@@ -185,7 +187,7 @@ class FaultyWay:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._serving.wait(10)
+        assert self._serving.wait(PATIENCE)
         return self
 
     def __exit__(

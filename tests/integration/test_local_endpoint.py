@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from osml_tasks.local.object_store import ObjectStore
+from tests.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
 INPUTS, OUTPUTS, FAILURES = "tiles-in", "tiles-out", "tiles-failed"
@@ -91,15 +91,17 @@ class Server:
         return None
 
 
-def poll(read: Callable[[], T | None], *, within: float = 15.0) -> T:
-    """Return the first answer of ``read`` that is not None; fail after ``within`` seconds."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
+def poll(read: Callable[[], T | None]) -> T:
+    """Return the first answer of ``read`` that is not None."""
+    answers: list[T] = []
+
+    def is_answered() -> bool:
         answer = read()
-        if answer is not None:
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"nothing within {within} s")
+        answers.extend(() if answer is None else (answer,))
+        return answer is not None
+
+    wait_until(is_answered)
+    return answers[0]
 
 
 def aws_client(environment: dict[str, str], service: str, **options: Any) -> Any:
@@ -353,10 +355,10 @@ def is_json(body: bytes) -> bool:
 
 def test_the_server_ends_at_once_while_a_model_hangs(environment: dict[str, str]) -> None:
     with serving(environment, *detector(), *BOTH_PATHS) as server:
-        server.invoke(Body=b"sleep 60")
+        server.invoke(Body=b"sleep %d" % (4 * PATIENCE))
         poll(lambda: server.stats()["running"] or None)
         server.process.terminate()
-        assert server.process.wait(timeout=2) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_taken_port_is_one_line(server: Server, environment: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ from osml_tasks.polling import TileRecord
 from osml_tasks.submission import Submission, submit_shard
 from osml_tasks.sweep import remove_job, sweep
 from tests.integration.endpoints import OUTPUTS
-from tests.integration.fleet import Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, names, wait_until, write_tiles
 from tests.integration.steps import (
     collected,
     connected,
@@ -204,7 +204,7 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
     lonely = fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/8"
     _, env = fleet.command(CELERY_BROKER_URL=lonely, ASYNC_SM_MAX_CONCURRENT_JOBS="200")
     publish = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='scripted', stage=False).job_id)"
-    subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=PATIENCE)
     with redis.Redis.from_url(lonely) as broker:
         messages = [message for queue in QUEUES for message in broker.lrange(queue, 0, -1)]
         broker.flushdb()

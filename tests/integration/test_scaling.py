@@ -14,7 +14,7 @@ from osml_tasks.jobs import JobState
 from osml_tasks.pace import Paces
 from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
 from tests.integration.faulty_way import FaultyWay
-from tests.integration.fleet import WORKERS_READY, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, WORKERS_READY, names, start_python, wait_until, write_tiles
 
 HASTY = "tests.integration.hasty"
 """Its tasks have a second when they are to stop, and AWS five more."""
@@ -22,15 +22,15 @@ HASTY = "tests.integration.hasty"
 
 def assert_exact(crew: Crew, job: JobHandle, tiles: int, endpoint: str) -> None:
     """Every tile once in the result, in order, and invoked once."""
-    assert job.wait(60).state is JobState.COMPLETED
+    assert job.wait(PATIENCE).state is JobState.COMPLETED
     assert names(job.result()["features"]) == [*numbered(tiles)]
     invoked = [name for name in crew.fleet.invocations(endpoint) if name.startswith(job.job_id)]
     assert Counter(Counter(invoked).values()) == {1: tiles}
 
 
-def stopped(worker: Worker, within: float) -> None:
+def stopped(worker: Worker) -> None:
     """Wait until a worker that was told to stop has done so, of itself and with success."""
-    wait_until(lambda: worker.has_ended, within)
+    wait_until(lambda: worker.has_ended)
     assert worker.status == 0, worker.process.log_text()[-2000:]
 
 
@@ -53,7 +53,7 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
                 old.terminate()
                 wait_until(lambda: waiting <= workers.requests("scheduled", new))
                 assert busy.progress().shards_finished == 0
-                stopped(old, within=40)
+                stopped(old)
                 assert_exact(workers, busy, 20, "scripted")
             assert_exact(workers, patient, 60, "slow")
 
@@ -66,7 +66,7 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
     wait_until(lambda: len(workers.requests("scheduled", worker)) == 12)
     assert workers.broker.llen(POLL) == 0
     worker.terminate()
-    stopped(worker, within=20)
+    stopped(worker)
     assert (workers.broker.llen(POLL), workers.broker.hlen("unacked")) == (12, 0)
 
 
@@ -80,7 +80,7 @@ def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew,
         with workers.job(tiles, "scripted", max_concurrent_jobs=160) as job:
             wait_until(lambda: len(workers.fleet.invocations("scripted")) > before)
             old.terminate()
-            stopped(old, within=30)
+            stopped(old)
             assert 0 < len(workers.fleet.invocations("scripted")) - before < 40
             assert workers.broker.llen(SUBMIT) == 1
             assert workers.broker.keys("osml:claim:*/submit") == []
@@ -100,7 +100,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
         with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
             wait_until(lambda: s3.waiting > 0)
             old.terminate()
-            stopped(old, within=30)
+            stopped(old)
             assert "message returned" in old.process.log_text()
             workers.launch("new", step, 1)
             assert_exact(workers, job, 20, "scripted")
@@ -115,7 +115,7 @@ def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew
         with workers.job(tiles, "scripted", max_concurrent_jobs=80) as job:
             wait_until(lambda: s3.waiting > 0)
             old.terminate()
-            stopped(old, within=40)
+            stopped(old)
             assert "did not end within 6 s" in old.process.log_text()
             workers.launch("new", POLL, 2)
             assert_exact(workers, job, 20, "scripted")
@@ -144,10 +144,10 @@ def test_the_configured_numbers_are_the_concurrency_and_one_signal_ends_them_all
     env = dict(workers.fleet.env) | {"ASYNC_SM_SUBMISSION_WORKERS": "3", "ASYNC_SM_POLLING_WORKERS": "5"}
     command = ["-m", "osml_tasks", "worker"]
     supervisor = Worker("", start_python(workers.running, "all", command, workers.directory, env, WORKERS_READY))
-    stats = workers.app.control.inspect(timeout=2.0).stats()
+    stats = workers.app.control.inspect(timeout=20.0, limit=3).stats()
     concurrency = {node.partition("-")[0]: answer["pool"]["max-concurrency"] for node, answer in stats.items()}
     assert concurrency == {"submit": 3, "poll": 5, "assemble": 1}
     for _ in range(3):
         supervisor.terminate()
-    stopped(supervisor, within=40)
+    stopped(supervisor)
     assert not [answer["pid"] for answer in stats.values() if psutil.pid_exists(answer["pid"])]

@@ -1,0 +1,17 @@
+"""How tests wait: for a condition, with a bound that only a failure reaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PATIENCE = 120.0
+"""How long to wait for what an idle machine does in seconds, s. A machine that is busy takes ten times as long."""
+
+
+def wait_until(condition: Callable[[], bool], within: float = PATIENCE) -> None:
+    """Wait for a condition, with a bound in seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
