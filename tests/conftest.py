@@ -25,12 +25,14 @@ from tests.integration.fleet import (
     clean_environment,
     start_python,
 )
+from tests.quick_botocore import share_models
 
 # What a shell starts in the background does not hear Ctrl-C, and so would not what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # What one of some thousand processes has compiled serves the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+share_models()
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -42,7 +44,7 @@ def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     tiles = tmp_path_factory.mktemp("tiles")
     with ExitStack() as running:
         broker = running.enter_context(Broker(directory / "broker"))
-        store = running.enter_context(ObjectStore(directory / "s3", (INPUTS, OUTPUTS, ELSEWHERE)))
+        store = running.enter_context(ObjectStore(directory / "s3", (INPUTS, OUTPUTS, ELSEWHERE), disposable=True))
         endpoints = start_python(
             running, "endpoints", ["-m", "tests.integration.endpoints"], directory, store.env, ENDPOINTS_READY
         )
