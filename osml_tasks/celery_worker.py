@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 START_SECONDS = 180.0
 """How long a worker may take until it consumes, s."""
 
+_IMPATIENT_QUESTIONS = 20
 # glibc otherwise gives each of a worker's threads memory of its own, which holds on to what pixels have left.
 _SPARING = {"MALLOC_ARENA_MAX": "2"}
 _numbers = count(1)
@@ -62,6 +63,7 @@ class CeleryWorker:
     ) -> None:
         self.config = config or AsyncEndpointConfig()
         self._app = app
+        self._asked = 0
         self._resources = resources
         # Nodes of one name would be taken for one worker, by Celery and by Flower.
         label = f"{self.name}-{os.getpid()}-{next(_numbers)}"
@@ -94,7 +96,10 @@ class CeleryWorker:
         self._process.wait_ready(self._consumes, within=within)
 
     def _consumes(self) -> bool:
-        return self.node in listening(timeout=0.5, destination=[self.node], app=self._app, enough=bool)
+        self._asked += 1
+        # One that is not there yet hears nothing; on a machine that is busy, one that is there answers late.
+        timeout = 0.5 if self._asked < _IMPATIENT_QUESTIONS else 5.0
+        return self.node in listening(timeout=timeout, destination=[self.node], app=self._app, enough=bool)
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""

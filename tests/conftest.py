@@ -38,6 +38,24 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+# What takes longest comes first, so that in the end no process is left with it alone; then what has most to wait.
+_SLOWEST_FIRST = (
+    *("test_chaos", "test_job_life", "test_scaling", "test_docs_snippets", "test_command_line", "test_images"),
+    *("test_worker_pool", "test_main_job", "test_operations", "test_fleet_capacity", "test_iam_guide", "test_pulse"),
+    *("test_map_page", "test_compose", "test_messages", "test_rabbitmq", "test_examples", "test_s3_settings"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the slowest files come first, then the integration tests, and at last the unit tests."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.stem
+        return _SLOWEST_FIRST.index(name) if name in _SLOWEST_FIRST else len(_SLOWEST_FIRST), "unit" in item.path.parts
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     directory = tmp_path_factory.mktemp("fleet")

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import boto3
 
 from osml_tasks.child_process import ChildProcess
+from tests.integration import forked
 from tests.waiting import PATIENCE, wait_until
 
 INPUTS = "fleet-in"
@@ -44,7 +45,7 @@ def start_python(
     whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(env)
     child = ChildProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
     child.start()
-    running.callback(child.stop, grace=20.0)
+    running.callback(child.stop, grace=0)
     child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=PATIENCE)
     return child
 
@@ -120,8 +121,8 @@ class Fleet:
 
     def run(self, *arguments: str | Path, **variables: str | None) -> subprocess.CompletedProcess[str]:
         """Run ``osml-tasks`` to its end."""
-        command, env = self.command(*arguments, **variables)
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        _, env = self.command(*arguments, **variables)
+        return forked.run([*map(str, arguments)], env)
 
     def detect(self, *arguments: str | Path, folder: Path, **variables: str | None) -> Outcome:
         """Run ``osml-tasks detect`` and read the files that it wrote into a folder."""

@@ -19,7 +19,7 @@ from tests.integration.fleet import PATIENCE, REPOSITORY, clean_environment, wai
 
 OWN_PATIENCE = 2.0
 # A worker looks at itself every third of a second here; on a busy machine, a little less often.
-SILENT = 3.0
+SILENT = 2.0
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def worker(broker: Broker, file: Path) -> Iterator[ChildProcess]:
     process.start()
     process.wait_ready(file.exists, within=PATIENCE)
     yield process
-    process.stop(grace=20)
+    process.stop(grace=0)
 
 
 def _is_touched(file: Path) -> bool:
@@ -74,7 +74,7 @@ def _is_touched(file: Path) -> bool:
 def test_a_worker_with_nothing_to_do_touches_its_file_and_one_that_hangs_does_not(
     worker: ChildProcess, file: Path
 ) -> None:
-    assert _is_touched(file)
+    wait_until(lambda: _is_touched(file))
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     try:
@@ -91,7 +91,7 @@ def test_a_worker_that_takes_nothing_of_what_waits_stops_touching_until_it_does_
         return bool(app.control.cancel_consumer("osml.poll", reply=True))
 
     wait_until(leaves)
-    assert _is_touched(file)
+    wait_until(lambda: _is_touched(file))
     app.send_task("osml_tasks.poll", kwargs={"job": "none", "shard": 0}, queue="osml.poll")
     wait_until(lambda: "it takes none: restart it" in worker.log_text())
     assert not _is_touched(file)
@@ -128,4 +128,4 @@ def test_beat_touches_its_file_when_it_starts_and_when_it_has_published(
         os.kill(broker.pid, signal.SIGCONT)
         wait_until(lambda: _is_touched(file))
     finally:
-        beat.stop(grace=10)
+        beat.stop(grace=0)

@@ -130,15 +130,19 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(fleet: Fleet, connections
     empty(connections)
 
 
-def test_outputs_that_come_after_the_deadline_are_swept_up(fleet: Fleet, connections: Connections, tiles: Path) -> None:
-    impatient = with_options(connections, max_wait_time=1.0, max_retries=0)
-    (shard,) = make_job(impatient, write_tiles(tiles, {"a": {}, "b": {}, "c": {}}), "one-at-a-time")
+def test_outputs_that_come_after_the_deadline_are_swept_up(
+    fleet: Fleet, connections: Connections, tiles: Path, tmp_path: Path
+) -> None:
+    impatient, gate = with_options(connections, max_wait_time=1.0, max_retries=0), tmp_path / "gate"
+    late = {name: {"after": str(gate)} for name in "abc"}
+    (shard,) = make_job(impatient, write_tiles(tiles, late), "one-at-a-time")
     submitted(impatient, shard)
     collected(impatient, shard)
     assemble_job(impatient, shard.job)
     handle = JobHandle(impatient, shard.job)
     assert {failure["reason"] for failure in handle.report()["failures"]} == {"timeout"}
     handle.discard()
+    gate.touch()
     wait_until(lambda: any(shard.name in key for key in fleet.objects()))
     impatient.resources.ledger.schedule(ResourceType.JOB, {shard.job: 0})
     sweep(impatient)
