@@ -31,6 +31,7 @@ from tests.integration.fleet import (
     start_python,
     wait_until,
 )
+from tests.integration.forked import ForkedProcess
 
 CELERY = (sys.executable, "-m", "celery")
 PREFIX = "async-inference/input/"
@@ -163,7 +164,7 @@ class Rig:
         """Start ``osml-tasks``, with its output in a log; it ends with the trial at the latest."""
         call, env = self.fleet.command(*arguments, **variables)
         call = [*command, *call[3:]] if command else call
-        client = ChildProcess(
+        client = ForkedProcess(
             f"client-{self._trials}-{name}",
             call,
             directory=self.directory,

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, RLock, Thread
 
 from osml_tasks.child_process import ChildProcess
+from tests.integration.forked import ForkedProcess
 
 RESTART_SECONDS = 1.0
 """How long after a death, s."""
@@ -100,7 +101,7 @@ class Supervised:
         self.starts += 1
         self._started_at = time.monotonic()
         command, env = self._now
-        self._process = ChildProcess(
+        self._process = ForkedProcess(
             f"{self.name}.{self.starts}",
             command,
             directory=self._directory,

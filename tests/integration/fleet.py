@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import boto3
 
 from osml_tasks.child_process import ChildProcess
-from tests.integration import forked
+from tests.integration.forked import ForkedProcess, run
 from tests.waiting import PATIENCE, wait_until
 
 INPUTS = "fleet-in"
@@ -43,7 +43,7 @@ def start_python(
 ) -> ChildProcess:
     """Run Python until ``running`` ends; returns when its output matches ``ready``."""
     whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(env)
-    child = ChildProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
+    child = ForkedProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
     child.start()
     running.callback(child.stop, grace=0)
     child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=PATIENCE)
@@ -122,7 +122,7 @@ class Fleet:
     def run(self, *arguments: str | Path, **variables: str | None) -> subprocess.CompletedProcess[str]:
         """Run ``osml-tasks`` to its end."""
         _, env = self.command(*arguments, **variables)
-        return forked.run([*map(str, arguments)], env)
+        return run([*map(str, arguments)], env)
 
     def detect(self, *arguments: str | Path, folder: Path, **variables: str | None) -> Outcome:
         """Run ``osml-tasks detect`` and read the files that it wrote into a folder."""

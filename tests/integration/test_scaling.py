@@ -40,19 +40,21 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
     workers.launch("submit", f"{SUBMIT},{REST}", 2)
     with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
+        new = workers.start("new", "not.yet", 2)
         options = {"max_concurrent_jobs": 80}
         patience = {"polling_interval": 10, "max_polling_interval": 10}
         Paces(workers.broker).learn("slow", 60.0)
         with workers.job(tiles / "patient", "slow", **options, **patience) as patient:
             wait_until(lambda: len(workers.requests("scheduled", old)) == 3)
             waiting = workers.requests("scheduled", old)
-            s3.delay = 1.5
+            s3.delay = 3600
             with workers.job(tiles / "busy", "scripted", **options) as busy:
                 wait_until(lambda: s3.waiting > 0)
-                new = workers.start("new", POLL, 2)
+                workers.app.control.add_consumer(POLL, destination=[new.node], reply=True, timeout=20.0)
                 old.terminate()
                 wait_until(lambda: waiting <= workers.requests("scheduled", new))
                 assert busy.progress().shards_finished == 0
+                s3.delay = 0
                 stopped(old)
                 assert_exact(workers, busy, 20, "scripted")
             assert_exact(workers, patient, 60, "slow")
@@ -71,21 +73,21 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
 
 
 def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
-    write_tiles(tiles, numbered(40))
+    write_tiles(tiles, numbered(160))
     workers.launch("poll", f"{POLL},{REST}", 1)
     with FaultyWay(workers.fleet.endpoints_url) as runtime:
         runtime.delay = 1.5
         old = workers.start("old", SUBMIT, 1, app=HASTY, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime.url)
         before = len(workers.fleet.invocations("scripted"))
-        with workers.job(tiles, "scripted", max_concurrent_jobs=160) as job:
+        with workers.job(tiles, "scripted", max_concurrent_jobs=640) as job:
             wait_until(lambda: len(workers.fleet.invocations("scripted")) > before)
             old.terminate()
             stopped(old)
-            assert 0 < len(workers.fleet.invocations("scripted")) - before < 40
+            assert 0 < len(workers.fleet.invocations("scripted")) - before < 160
             assert workers.broker.llen(SUBMIT) == 1
             assert workers.broker.keys("osml:claim:*/submit") == []
             workers.launch("new", SUBMIT, 1)
-            assert_exact(workers, job, 40, "scripted")
+            assert_exact(workers, job, 160, "scripted")
 
 
 @pytest.mark.parametrize("step", [POLL, REST])
@@ -95,7 +97,7 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
     others = ",".join(queue for queue in QUEUES if queue not in step.split(","))
     workers.launch("others", others, 2)
     with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
-        s3.delay = 0.6
+        s3.delay = 3.0
         old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
             wait_until(lambda: s3.waiting > 0)
@@ -121,16 +123,23 @@ def test_a_task_that_hangs_is_killed_in_the_end_and_done_elsewhere(workers: Crew
             assert_exact(workers, job, 20, "scripted")
 
 
-def test_a_new_worker_takes_its_share_while_a_job_runs(workers: Crew, tiles: Path) -> None:
-    write_tiles(tiles, numbered(200))
+def test_a_new_worker_takes_its_share_while_a_job_runs(workers: Crew, tiles: Path, tmp_path: Path) -> None:
+    has_joined, has_its_share = tmp_path / "joined", tmp_path / "share"
+    gates = [None] * 32 + [has_joined] * 160 + [has_its_share] * 8
+    scripts = [{"after": str(gate)} if gate else {} for gate in gates]
+    write_tiles(tiles, dict(zip(numbered(200), scripts, strict=True)))
     workers.launch("rest", REST, 1)
     first = {queue: workers.launch(f"first-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
     with workers.job(tiles, "slow", max_concurrent_jobs=32) as job:
         wait_until(lambda: job.progress().finished >= 8)
         second = {queue: workers.launch(f"second-{queue}", queue, 1) for queue in (SUBMIT, POLL)}
+        for worker in second.values():
+            worker.wait_ready()
         joined = job.progress()
+        has_joined.touch()
         wait_until(lambda: all(done_by(workers, worker) >= 3 for worker in second.values()))
         assert joined.finished < job.progress().finished < 200
+        has_its_share.touch()
         assert all(done_by(workers, worker) > 3 for worker in first.values())
         assert_exact(workers, job, 200, "slow")
 

@@ -39,6 +39,7 @@ from tests.integration.fleet import (
     wait_until,
     write_tiles,
 )
+from tests.integration.forked import BY_ITSELF
 from tests.integration.owned_way import OwnedWay
 from tests.integration.test_flower import FLOWER_READY
 
@@ -177,7 +178,7 @@ class Scene:
             launch(f"poll-{who}", "osml.poll", 1, "-l", "DEBUG", **env),
             launch(f"rest-{who}", "osml.assemble,osml.cleanup", 1, "-l", "DEBUG", *beat, **env, **json_lines),
         ]
-        wait_until(lambda: all(self.crew.ask("active_queues", worker.node) for worker in workers))
+        wait_until(lambda: all(self.crew.ask("active_queues", worker.node, 2.0) for worker in workers))
         return workers
 
     def collect(self, evidence: Evidence, name: str, *jobs: str) -> None:
@@ -233,6 +234,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "ASYNC_SM_POLLING_INTERVAL": "0.2",
             "ASYNC_SM_MAX_POLLING_INTERVAL": "0.5",
             "ASYNC_SM_CLEANUP_POLICY": "disabled",
+            **BY_ITSELF,
         }
         port = free_port()
         flower = start_python(
