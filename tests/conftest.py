@@ -9,30 +9,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from osml_tasks.local.broker import Broker
-from osml_tasks.local.object_store import ObjectStore
-from tests.integration.crew import Crew, crew
-from tests.integration.endpoints import ELSEWHERE, OUTPUTS
-from tests.integration.fleet import (
-    ENDPOINTS_READY,
-    INPUTS,
-    WORKERS_READY,
-    Fleet,
-    clean_environment,
-    start_python,
-)
-from tests.quick_botocore import share_models
+if TYPE_CHECKING:
+    from tests.integration.crew import Crew
+    from tests.integration.fleet import Fleet
 
 # What a shell starts in the background does not hear Ctrl-C, and so would not what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # What one of some thousand processes has compiled serves the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-share_models()
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -56,8 +46,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """Spare all tests to read the models of botocore again and again, if any of them has imported it."""
+    if "botocore" in sys.modules:
+        from tests.quick_botocore import share_models
+
+        share_models()
+
+
 @pytest.fixture(scope="session")
 def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    # Here, because a unit test needs none of it.
+    from osml_tasks.local.broker import Broker
+    from osml_tasks.local.object_store import ObjectStore
+    from tests.integration.endpoints import ELSEWHERE, OUTPUTS
+    from tests.integration.fleet import ENDPOINTS_READY, INPUTS, WORKERS_READY, Fleet, start_python
+
     directory = tmp_path_factory.mktemp("fleet")
     tiles = tmp_path_factory.mktemp("tiles")
     with ExitStack() as running:
@@ -107,6 +111,8 @@ def tiles(_fleet: Fleet, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def here(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """The fleet, with this process's environment leading to it: for callers from Python."""
+    from tests.integration.fleet import clean_environment
+
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
     for name, value in fleet.env.items():
@@ -124,6 +130,8 @@ def brokerless(here: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 @pytest.fixture
 def workers(here: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     """Workers to start, stop and kill one by one, with this process's environment leading to their broker."""
+    from tests.integration.crew import crew
+
     with crew(here, tmp_path) as made:
         for name, value in made.fleet.env.items():
             monkeypatch.setenv(name, value)

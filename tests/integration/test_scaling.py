@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
 from tests.integration.faulty_way import FaultyWay
 from tests.integration.fleet import PATIENCE, WORKERS_READY, names, start_python, wait_until, write_tiles
 
-HASTY = "tests.integration.hasty"
-"""Its tasks have a second when they are to stop, and AWS five more."""
+HASTY, GRACE = "tests.integration.hasty", 1.0
+"""An app whose tasks have that long, s, when they are to stop, and AWS five seconds more."""
 
 
 def assert_exact(crew: Crew, job: JobHandle, tiles: int, endpoint: str) -> None:
@@ -40,7 +41,7 @@ def test_what_waits_is_at_another_worker_while_the_old_one_still_works(workers: 
     workers.launch("submit", f"{SUBMIT},{REST}", 2)
     with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
         old = workers.start("old", POLL, 2, AWS_ENDPOINT_URL_S3=s3.url)
-        new = workers.start("new", "not.yet", 2)
+        new = workers.start("new", "osml.cleanup", 2)
         options = {"max_concurrent_jobs": 80}
         patience = {"polling_interval": 10, "max_polling_interval": 10}
         Paces(workers.broker).learn("slow", 60.0)
@@ -73,21 +74,21 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
 
 
 def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
-    write_tiles(tiles, numbered(160))
+    write_tiles(tiles, numbered(80))
     workers.launch("poll", f"{POLL},{REST}", 1)
     with FaultyWay(workers.fleet.endpoints_url) as runtime:
-        runtime.delay = 1.5
+        runtime.delay = 2.0
         old = workers.start("old", SUBMIT, 1, app=HASTY, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime.url)
         before = len(workers.fleet.invocations("scripted"))
-        with workers.job(tiles, "scripted", max_concurrent_jobs=640) as job:
+        with workers.job(tiles, "scripted", max_concurrent_jobs=320) as job:
             wait_until(lambda: len(workers.fleet.invocations("scripted")) > before)
             old.terminate()
             stopped(old)
-            assert 0 < len(workers.fleet.invocations("scripted")) - before < 160
+            assert 0 < len(workers.fleet.invocations("scripted")) - before < 80
             assert workers.broker.llen(SUBMIT) == 1
             assert workers.broker.keys("osml:claim:*/submit") == []
             workers.launch("new", SUBMIT, 1)
-            assert_exact(workers, job, 160, "scripted")
+            assert_exact(workers, job, 80, "scripted")
 
 
 @pytest.mark.parametrize("step", [POLL, REST])
@@ -97,11 +98,14 @@ def test_a_write_that_has_no_time_left_is_begun_anew_elsewhere(workers: Crew, ti
     others = ",".join(queue for queue in QUEUES if queue not in step.split(","))
     workers.launch("others", others, 2)
     with FaultyWay(workers.fleet.env["AWS_ENDPOINT_URL_S3"]) as s3:
-        s3.delay = 3.0
+        s3.delay = 3600
         old = workers.start("old", step, 1, app=HASTY, AWS_ENDPOINT_URL_S3=s3.url)
         with workers.job(tiles, "scripted", max_concurrent_jobs=16 if step == REST else 80) as job:
             wait_until(lambda: s3.waiting > 0)
             old.terminate()
+            wait_until(lambda: "Warm shutdown" in old.process.log_text())
+            time.sleep(1.5 * GRACE)
+            s3.delay = 0
             stopped(old)
             assert "message returned" in old.process.log_text()
             workers.launch("new", step, 1)

@@ -131,7 +131,7 @@ import sys
 from celery import Celery
 app = Celery(broker={url!r}, backend={url!r})
 sent = app.send_task("osml_tasks.detect", args=[{str(tiles)!r}], kwargs={{"endpoint": "scripted"}}, queue="osml.submit")
-report = sent.get(timeout=PATIENCE)
+report = sent.get(timeout={PATIENCE})
 app.send_task("osml_tasks.cleanup", kwargs={{"job": report["job_id"]}}, queue="osml.cleanup")
 print(report["features"], "osml_tasks" in sys.modules)
 """
