@@ -13,8 +13,10 @@ import psutil
 import pytest
 import redis
 
+from osml_tasks.celery import new_app
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
+from osml_tasks.preflight import listening
 from tests.integration.fleet import PATIENCE, Fleet, clean_environment, wait_until, write_tiles
 
 PROGRAM = [sys.executable, "-m", "osml_tasks"]
@@ -164,6 +166,8 @@ def test_plain_celery_serves_all_four_queues(tmp_path: Path) -> None:
         exported[name] = value.strip("'")
     env = clean_environment() | exported
     worker = subprocess.Popen([sys.executable, "-m", "celery", "-A", "osml_tasks", "worker", "-l", "WARNING"], env=env)
+    app = new_app(exported["CELERY_BROKER_URL"])
+    wait_until(lambda: bool(listening(timeout=2.0, app=app, enough=bool)))
     done = subprocess.run(
         [*PROGRAM, "detect", tiles, "-e", "mine", "-o", tmp_path / "out.geojson"],
         env=env,

@@ -166,7 +166,7 @@ def test_plain_celery_writes_to_its_file(
     try:
         wait_until(lambda: said in log.read_text())
     finally:
-        process.stop(grace=20.0)
+        process.stop(grace=PATIENCE)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["level"] for line in lines} <= {"INFO", "WARNING"}
     assert all(line["worker"].startswith(origin) for line in lines)
