@@ -32,6 +32,7 @@ from tests.integration.fleet import (
     wait_until,
 )
 from tests.integration.forked import ForkedProcess
+from tests.waiting import PATIENCE
 
 CELERY = (sys.executable, "-m", "celery")
 PREFIX = "async-inference/input/"
@@ -232,7 +233,7 @@ class Rig:
         with urlopen(f"{self.fleet.endpoints_url}/stats") as answer:
             return not any(counts["in_flight"] for counts in json.load(answer).values())
 
-    def sweep(self, within: float = 60.0) -> list[str]:
+    def sweep(self, within: float = PATIENCE) -> list[str]:
         """Do what the sweep does, again and again, until no object is left or the time is up, s; says what is left.
 
         What counts as a leftover after days counts as one after 5 s here; jobs must be over.
