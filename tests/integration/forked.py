@@ -142,8 +142,9 @@ class _Forked:
 
 
 def _starts_otherwise(env: Mapping[str, str]) -> bool:
-    names = [name for name in (*env, *os.environ) if name.startswith(_OF_THE_START) and name != "PYTHONPATH"]
-    return any(env.get(name) != os.environ.get(name) for name in names)
+    ours = dict(os.environ) | {"PYTHONPATH": env.get("PYTHONPATH", str(_REPOSITORY))}
+    theirs = dict(env) | {"PYTHONPATH": str(_REPOSITORY)}
+    return any(ours.get(name) != theirs.get(name) for name in (*ours, *theirs) if name.startswith(_OF_THE_START))
 
 
 def _read(pipe: int) -> str:
