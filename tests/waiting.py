@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE = 120.0
-"""How long to wait for what an idle machine does in seconds, s. A machine that is busy takes ten times as long."""
+PATIENCE = 300.0
+"""How long to wait for what an idle machine does in seconds, s. A machine that is busy takes twenty times as long."""
 
 
 def wait_until(condition: Callable[[], bool], within: float = PATIENCE) -> None:

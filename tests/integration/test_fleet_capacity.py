@@ -58,7 +58,7 @@ def test_in_flight_stays_within_its_bound_while_workers_come_go_and_die(workers:
         if not job.status().state.is_over:
             let_time_pass(workers)
         try:
-            job.wait(PATIENCE)
+            job.wait(60)
         except JobTimeoutError:
             # A message may go with a worker at the moment when it is taken.
             sweep_as_after(workers, job.job_id, 2 * SILENT_SECONDS)
