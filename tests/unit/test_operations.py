@@ -26,7 +26,7 @@ from pydantic import AliasChoices
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.config import AsyncEndpointConfig
 from tests.integration.files import files, settings
-from tests.integration.fleet import REPOSITORY
+from tests.integration.fleet import PATIENCE, REPOSITORY
 from tests.integration.snippets import blocks
 
 DOCUMENT = REPOSITORY / "docs/operations.md"
@@ -54,7 +54,7 @@ def test_systemd_takes_the_units(unit: str, tmp_path: Path) -> None:
     path = tmp_path / Path(unit).name
     path.write_text(text)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     ours = [line for line in done.stderr.splitlines() if path.name in line]
     assert (done.returncode, ours) == (0, []), done.stderr
