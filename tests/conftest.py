@@ -30,9 +30,27 @@ settings.load_profile("unhurried")
 
 # What takes longest comes first, so that in the end no process is left with it alone; then what has most to wait.
 _SLOWEST_FIRST = (
-    *("test_chaos", "test_job_life", "test_scaling", "test_docs_snippets", "test_command_line", "test_images"),
+    *(
+        "test_aws_credentials",
+        "test_chaos",
+        "test_job_life",
+        "test_scaling",
+        "test_docs_snippets",
+        "test_command_line",
+        "test_images",
+    ),
     *("test_worker_pool", "test_main_job", "test_operations", "test_fleet_capacity", "test_iam_guide", "test_pulse"),
-    *("test_map_page", "test_compose", "test_messages", "test_rabbitmq", "test_examples", "test_s3_settings"),
+    *(
+        "test_aws_jobs",
+        "test_aws_answers",
+        "test_aws_names",
+        "test_map_page",
+        "test_compose",
+        "test_messages",
+        "test_rabbitmq",
+        "test_examples",
+        "test_s3_settings",
+    ),
 )
 
 

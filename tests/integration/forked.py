@@ -43,12 +43,12 @@ _MODULES = (
         "celery.worker.consumer",
         "click",
     ),
-    *("encodings.idna", "geojson", "http.client", "kombu.transport.redis", "obstore.auth.boto3", "obstore.store"),
+    *("encodings.idna", "geojson", "http.client", "kombu.transport.redis", "obstore.store"),
     *("orjson", "pydantic_settings", "redis", "rich.live", "rich.progress", "xml.etree.ElementTree"),
 )
 _SERVICES = ("s3", "sagemaker", "sagemaker-runtime", "sts")
-# A process takes its encoding and its own options from these when it starts.
-_OF_THE_START = ("PYTHON", "LC_", "LANG")
+# A process takes its encoding, its own options and its libraries from these when it starts.
+_OF_THE_START = ("PYTHON", "LC_", "LANG", "LD_")
 BY_ITSELF = {"PYTHONHASHSEED": "random"}
 """Variables for a process that is to be started by itself all the same, so that its arguments can be seen."""
 

@@ -30,6 +30,8 @@ from tests.integration.fleet import (
     clean_environment,
     start_python,
 )
+from tests.integration.forked import BY_ITSELF
+from tests.waiting import PATIENCE
 
 DOTTED = "fleet.with.dots"
 BUCKETS = (INPUTS, OUTPUTS, ELSEWHERE, DOTTED)
@@ -89,6 +91,8 @@ class Bed:
             "ASYNC_SM_MAX_POLLING_INTERVAL": "0.5",
             "ASYNC_SM_SUBMISSION_WORKERS": "1",
             "ASYNC_SM_POLLING_WORKERS": "1",
+            # Each command as it is for a user, from its first import on.
+            **BY_ITSELF,
         }
 
     @contextmanager
@@ -154,5 +158,5 @@ def _sts(running: ExitStack, directory: Path) -> str:
     server.start()
     running.callback(server.stop)
     url = f"http://{LOOPBACK}:{port}"
-    server.wait_ready(lambda: answers(url), within=120.0)
+    server.wait_ready(lambda: answers(url), within=PATIENCE)
     return url

@@ -34,7 +34,7 @@ def aws(_bed: Bed) -> Iterator[Bed]:
     front.requester_pays.clear()
     front.keys.lifetime = 3600.0
     try:
-        wait_until(lambda: not _bed.seen.objects(), within=60.0)
+        wait_until(lambda: not _bed.seen.objects())
     finally:
         # What one test has left is not to fail the next.
         removed(_bed, *(f"s3://{name}" for name in _bed.seen.objects()))
