@@ -11,7 +11,7 @@ from osml_tasks.config import AsyncEndpointConfig
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
 
-_OWNER = "x-amz-expected-bucket-owner"
+OWNER_HEADER = "x-amz-expected-bucket-owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class S3Settings:
     def headers(self, bucket: str) -> ClientConfig:
         """obstore's options for a bucket's client; it signs these headers, too."""
         owner = self.owners.get(bucket)
-        return {} if owner is None else {"default_headers": {_OWNER: owner}}
+        return {} if owner is None else {"default_headers": {OWNER_HEADER: owner}}
 
     def store_options(self) -> S3Config:
         """obstore's options for each request to a bucket."""

@@ -8,6 +8,7 @@ from typing import Any
 from rasterio.session import Session
 
 from osml_tasks.aws.s3_access import Route, S3Access
+from osml_tasks.s3_settings import OWNER_HEADER
 from osml_tasks.s3_uri import S3Uri
 
 _ACCESS_POINT = re.compile(r"arn:[^:]+:s3:[^:]+:(\d+):accesspoint[:/](.+)")
@@ -38,6 +39,7 @@ class S3Session(Session):  # type: ignore[misc]
     def __init__(self, access: S3Access, bucket: str) -> None:
         self._access = access
         self._route = access.route(bucket)
+        self._owner = access.settings.owners.get(bucket)
         self._label = host_label(bucket)
         self._keys = access.credentials.frozen()
 
@@ -59,7 +61,8 @@ class S3Session(Session):  # type: ignore[misc]
     def get_credential_options(self) -> dict[str, Any]:
         """Return all settings, as rasterio asks for them when an environment begins."""
         payer = {"AWS_REQUEST_PAYER": "requester"} if self._access.settings.requester_pays else {}
-        return self.credentials | payer | _host(self._route, self._label) | self._way()
+        owner = {} if self._owner is None else {"GDAL_HTTP_HEADERS": f"{OWNER_HEADER}: {self._owner}"}
+        return self.credentials | payer | owner | _host(self._route, self._label) | self._way()
 
     def _way(self) -> dict[str, Any]:
         # Empty, so that curl does not look into the environment.

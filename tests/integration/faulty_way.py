@@ -11,12 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.waiting import PATIENCE
+from tests.integration.serving import Serving
 
 _HEAD_BYTES = 1 << 20
 _PIECE = 1 << 20
@@ -155,7 +152,7 @@ def late(seconds: float) -> Fault:
     return replace(Fault(after=without_the_young), verbs=("LIST",))
 
 
-class FaultyWay:
+class FaultyWay(Serving):
     """Hands HTTP requests on as they come, but for the faults it is told to show; a context manager.
 
     :param target: the server's URL.
@@ -168,6 +165,7 @@ class FaultyWay:
     """
 
     def __init__(self, target: str) -> None:
+        super().__init__()
         parts = urlsplit(target)
         self._target = (str(parts.hostname), int(parts.port or 80))
         self.url = ""
@@ -175,9 +173,6 @@ class FaultyWay:
         self.sent = 0
         self.waiting = 0
         self.faults: list[Fault] = []
-        self._loop = asyncio.new_event_loop()
-        self._serving = Event()
-        self._thread = Thread(target=self._run, daemon=True)
 
     def shows(self, fault: Fault, *verbs: str, key: str = "", rate: float = 1.0, times: int | None = None) -> Fault:
         """Have a fault happen from now on; answers with it, so that it can be counted, or ended by ``times = 0``."""
@@ -186,29 +181,14 @@ class FaultyWay:
         self.faults.append(told)
         return told
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._serving.wait(PATIENCE)
-        return self
+    async def open(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0, limit=_HEAD_BYTES, backlog=1000)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._connect, "127.0.0.1", 0, limit=_HEAD_BYTES, backlog=1000)
-        )
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        self._serving.set()
-        self._loop.run_forever()
-        server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+    async def close(self) -> None:
+        """Listen no more."""
+        self._server.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, requests = await asyncio.open_connection(*self._target, limit=_HEAD_BYTES)

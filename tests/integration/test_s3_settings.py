@@ -57,7 +57,9 @@ def test_a_job_encrypts_what_it_writes_and_names_the_owner_in_every_request(
     )
     assert (outcome.status, names(outcome.features)) == (0, ["a", "b", "c"]), outcome.err
     checked = workers.fleet.run("check", "-e", "scripted", **there)
-    assert (checked.returncode, way.seen[-1].method) == (0, "GET"), checked.stdout
+    assert checked.returncode == 0, checked.stdout
+    # Among others a probe that GDAL has read.
+    assert "S3 by GDAL" in checked.stdout
     expected = {INPUTS: OURS, OUTPUTS: THEIRS}
     assert {seen.bucket for seen in way.seen} == set(expected)
     assert {seen.method for seen in way.seen} == {"GET", "HEAD", "PUT", "POST"}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.integration.aws.bed import Bed, bed
-from tests.integration.aws.callers import removed
+from tests.integration.aws.callers import put, removed
+from tests.integration.endpoints import ELSEWHERE
 from tests.integration.fleet import Fleet, wait_until
+from tests.integration.ship_scene import write_scene
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,12 @@ def aws(_bed: Bed) -> Iterator[Bed]:
 def fleet(aws: Bed, _workers: Fleet) -> Fleet:
     """Workers behind the proxy, and a client beside them."""
     return _workers
+
+
+@pytest.fixture
+def image(aws: Bed, tmp_path: Path) -> Iterator[str]:
+    """The URI of an image in S3, 400 px wide."""
+    write_scene(tmp_path / "scene.tif", width=400, height=300)
+    uri = put(aws, ELSEWHERE, "scene.tif", (tmp_path / "scene.tif").read_bytes())
+    yield uri
+    removed(aws, uri)

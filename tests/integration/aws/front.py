@@ -5,18 +5,15 @@ It listens on a loopback address, and is reached through the proxy beside it or 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import trustme
@@ -26,8 +23,8 @@ from yarl import URL
 from tests.integration.aws.hosts import Host, host_of
 from tests.integration.aws.keys import Keys, KeyStore
 from tests.integration.aws.signatures import Request, Signed, authorization, has_signed_what_counts, signature
-
-Result = TypeVar("Result")
+from tests.integration.serving import Serving
+from tests.waiting import PATIENCE
 
 REGION = "us-west-2"
 _MOST_BYTES = 1 << 30
@@ -76,7 +73,7 @@ class Behind:
     s3_secret: str
 
 
-class Front:
+class Front(Serving):
     """A context manager; its attributes may be changed while it runs.
 
     :ivar asked: what has come, in order.
@@ -88,6 +85,7 @@ class Front:
     """
 
     def __init__(self, behind: Behind, directory: Path) -> None:
+        super().__init__()
         self._behind = behind
         self.keys = KeyStore()
         self.asked: list[Asked] = []
@@ -100,9 +98,6 @@ class Front:
         self.ca_file = directory / "aws-ca.pem"
         self._authority.cert_pem.write_to_path(str(self.ca_file))
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self._loop = asyncio.new_event_loop()
-        self._serving = Event()
-        self._thread = Thread(target=self._run, daemon=True)
         self.port = 0
         self.metadata_port = 0
 
@@ -115,62 +110,38 @@ class Front:
         """What one library has asked for."""
         return [one for one in self.asked if one.library == library]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._serving.wait(30)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
-
     @contextmanager
     def also_at(self, address: tuple[str, int]) -> Iterator[str]:
         """Listen at another address, too; says which."""
-        site = self._on_loop(self._listen(address))
+        site = self.on_loop(self._listen(address))
         try:
             yield address[0]
         finally:
-            self._on_loop(site.stop())
-
-    def _on_loop(self, step: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(step, self._loop).result(30)
+            self.on_loop(site.stop())
 
     async def _listen(self, address: tuple[str, int]) -> web.TCPSite:
-        site = web.TCPSite(self._runner, *address, ssl_context=self._tls(), backlog=1024)
+        site = web.TCPSite(self._runners[0], *address, ssl_context=self._tls(), backlog=1024)
         await site.start()
         return site
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.set_exception_handler(lambda *_: None)  # a client that trusts us not is what tests are about
-        close = self._loop.run_until_complete(self._serve())
-        self._serving.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(close())
-        self._loop.close()
-
-    async def _serve(self) -> Any:
+    async def open(self) -> None:
+        """Listen for AWS's names, and for what asks for credentials."""
         self._http = ClientSession(
-            auto_decompress=False, timeout=ClientTimeout(total=300), connector=TCPConnector(limit=0)
+            auto_decompress=False, timeout=ClientTimeout(total=PATIENCE), connector=TCPConnector(limit=0)
         )
-        self._runner = web.AppRunner(self._aws(), access_log=None)
-        metadata = web.AppRunner(self._metadata(), access_log=None)
-        await self._runner.setup()
-        await metadata.setup()
+        self._runners = [web.AppRunner(app, access_log=None) for app in (self._aws(), self._metadata())]
+        for runner in self._runners:
+            await runner.setup()
         self.port = _port(await self._listen(("127.0.0.1", 0)))
-        plain = web.TCPSite(metadata, "127.0.0.1", 0)
+        plain = web.TCPSite(self._runners[1], "127.0.0.1", 0)
         await plain.start()
         self.metadata_port = _port(plain)
 
-        async def close() -> None:
-            await self._runner.cleanup()
-            await metadata.cleanup()
-            await self._http.close()
-
-        return close
+    async def close(self) -> None:
+        """Listen no more."""
+        for runner in self._runners:
+            await runner.cleanup()
+        await self._http.close()
 
     def _aws(self) -> web.Application:
         app = web.Application(client_max_size=_MOST_BYTES)

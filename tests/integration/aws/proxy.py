@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import suppress
-from threading import Event, Thread
-from types import TracebackType
-from typing import Self
+
+from tests.integration.serving import Serving
 
 _PIECE = 1 << 16
 
 
-class Proxy:
+class Proxy(Serving):
     """Answers to CONNECT; a context manager.
 
     :param port: the server's, on loopback.
@@ -22,42 +21,26 @@ class Proxy:
     """
 
     def __init__(self, port: int, login: str | None = None) -> None:
+        super().__init__()
         self._target = port
         self._login = login
         self.refuses = False
         self.hosts: list[str] = []
         self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._serving = Event()
-        self._thread = Thread(target=self._run, daemon=True)
 
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._serving.wait(30)
-        return self
+    async def open(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
-
-    def _run(self) -> None:
-        self._loop.set_exception_handler(lambda *_: None)
-        server = self._loop.run_until_complete(asyncio.start_server(self._connect, "127.0.0.1", 0, backlog=1024))
-        self.port = server.sockets[0].getsockname()[1]
-        self._serving.set()
-        self._loop.run_forever()
-        server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+    async def close(self) -> None:
+        """Listen no more."""
+        self._server.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):

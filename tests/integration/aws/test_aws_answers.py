@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from tests.integration.aws.front import REGION, Answer, Asked
 from tests.integration.aws.proxy import Proxy
 from tests.integration.endpoints import ELSEWHERE
 from tests.integration.fleet import INPUTS, Fleet, names, write_tiles
-from tests.integration.ship_scene import write_scene
 
 LARGE = {"padding": "x" * 200_000}
 SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
@@ -39,14 +37,6 @@ class FirstOf:
     @property
     def kinds(self) -> set[str]:
         return {library for library, _ in self._left}
-
-
-@pytest.fixture
-def image(aws: Bed, tmp_path: Path) -> Iterator[str]:
-    write_scene(tmp_path / "scene.tif", width=400, height=300)
-    uri = put(aws, ELSEWHERE, "scene.tif", (tmp_path / "scene.tif").read_bytes())
-    yield uri
-    removed(aws, uri)
 
 
 def refused(fleet: Fleet, *arguments: str | Path, folder: Path, **variables: str | None) -> str:

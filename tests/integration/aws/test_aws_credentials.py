@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from tests.integration.aws.bed import WRAPPER, Bed
-from tests.integration.aws.callers import put, python, removed, started
+from tests.integration.aws.callers import python, started
 from tests.integration.aws.front import REGION
 from tests.integration.cloud import ACCOUNT
 from tests.integration.endpoints import ELSEWHERE
 from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
-from tests.integration.ship_scene import write_scene
 
 Variables = dict[str, str | None]
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/detector"
@@ -43,14 +42,6 @@ try:
 except ClientError as error:
     print(error.response["Error"]["Message"])
 """
-
-
-@pytest.fixture
-def image(aws: Bed, tmp_path: Path) -> Iterator[str]:
-    write_scene(tmp_path / "scene.tif", width=400, height=300)
-    uri = put(aws, ELSEWHERE, "scene.tif", (tmp_path / "scene.tif").read_bytes())
-    yield uri
-    removed(aws, uri)
 
 
 def of_a_file(aws: Bed, directory: Path) -> Variables:
