@@ -73,6 +73,7 @@ def _wrong_clock(rig: Rig, worker: str, seconds: int = 0) -> Iterator[Path]:
     clock = rig.directory / "clock"
     clock.write_text(str(seconds))
     rig.change_workers(worker, by=(sys.executable, "-m", "tests.chaos.clock", str(clock)), wait=not seconds)
+    rig.workers[worker].may_end = True
     try:
         yield clock
     finally:
