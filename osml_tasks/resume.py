@@ -74,6 +74,22 @@ def resume_job(connections: Connections, job_id: str, *, force: bool = False) ->
     return _go_on(connections, job, shards, unfinished)
 
 
+def live_by_copy(connections: Connections, job_id: str) -> Job | None:
+    """A job of which there are no records, where it has not ended by what is in S3; None if it has.
+
+    :raises JobNotFoundError: S3 does not know of it either.
+    :raises NotAllowedError: its copy cannot be read, or has other buckets, prefix or role than this process.
+    """
+    copy = read_job(connections, job_id)
+    return None if copy.ended or _counts_of_report(connections, copy.job) else copy.job
+
+
+def restore_records(connections: Connections, job: Job) -> None:
+    """Restore the record of a job that is lost, and where its endpoint writes, and have nothing done."""
+    connections.records.restore(job)
+    _learn_paths(connections, job)
+
+
 def restore_job(connections: Connections, job: Job) -> Resumption:
     """Restore the records of a job that are lost, and have done what is left of it.
 
