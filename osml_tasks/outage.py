@@ -45,7 +45,7 @@ PASSING = (NoConnectionError, NoAnswerError, *REFUSALS, OperationalError)
 """What Redis and kombu raise of a server that may be well again soon; that it is starting is a lost connection."""
 
 # Redis 6.2 has what a script was refused at the end of the script's error.
-_CODES = "NOREPLICAS|MISCONF|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|LOADING"
+_CODES = "NOREPLICAS|MISCONF|OOM|READONLY|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|TRYAGAIN|LOADING|BUSY"
 _REFUSAL = re.compile(rf"(?:ERR Error running script .*-)?((?:{_CODES})\b.*)", re.DOTALL)
 
 # These are lost connections to redis-py.

@@ -77,6 +77,8 @@ REFUSED = [
     "OOM command not allowed when used memory > 'maxmemory'.",
     "READONLY You can't write against a read only replica.",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     "CLUSTERDOWN The cluster is down",
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "LOADING Redis is loading the dataset in memory",
@@ -90,7 +92,10 @@ def test_a_refusal_that_passes_is_known_as_one(text: str, script: str) -> None:
     assert isinstance(BaseParser.parse_error(script + text), PASSING)
 
 
-@pytest.mark.parametrize("text", ["WRONGTYPE Operation against a key", "ERR unknown command 'OOM'", "NOSCRIPT No"])
+OTHERS = ["WRONGTYPE Operation against a key", "ERR unknown command 'OOM'", "NOSCRIPT No", "BUSYGROUP Consumer Group"]
+
+
+@pytest.mark.parametrize("text", OTHERS)
 def test_any_other_answer_is_none(text: str) -> None:
     recognise_refusals()
     assert not isinstance(BaseParser.parse_error(text), PASSING)
