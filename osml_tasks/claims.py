@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from osml_tasks.records import RECORD_SECONDS, server_time
+from osml_tasks.two_clocks import earlier, later
 
 _CLAIM = "osml:claim:"
 _TROUBLE = "osml:trouble:"
@@ -86,6 +87,6 @@ class Claims:
         """
         key = _TROUBLE + name
         now = server_time(self._redis)
-        self._redis.set(key, now, nx=True, ex=forget_after)
+        self._redis.set(key, later(now), nx=True, ex=forget_after)
         since = self._redis.getex(key, ex=forget_after)
-        return now - float(since or now)
+        return max(0.0, earlier(now) - float(since or now))

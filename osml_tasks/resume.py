@@ -23,6 +23,7 @@ from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
+from osml_tasks.two_clocks import later
 
 IDLE_SECONDS = 90
 """How long a job must have been silent to be resumed, s: so long messages of a dead worker take to come back."""
@@ -267,6 +268,6 @@ def _answered(connections: Connections, job: Job, paths: OutputPaths) -> dict[in
             if answer := _ANSWER.search(found.uri.key):
                 latest = attempts[answer["failed"] is None]
                 latest[int(answer["index"])] = max(latest.get(int(answer["index"]), 0), int(answer["attempt"]))
-    now = connections.records.now()
+    now = later(connections.records.now())
     latest = attempts[False] | attempts[True]
     return {index: TileRecord(attempt=attempt, invoked_at=now) for index, attempt in latest.items()}

@@ -38,6 +38,7 @@ from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, lo
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 from osml_tasks.tile import Tile
+from osml_tasks.two_clocks import earlier, later
 
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
@@ -128,7 +129,8 @@ class _Submitter:
         self._job = job
         self._shard = shard
         self._token = token
-        self._now = server_clock(connections.records.now())
+        server = connections.records.now()
+        self._now, self._latest = server_clock(earlier(server)), server_clock(later(server))
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
@@ -280,7 +282,7 @@ class _Submitter:
             write_paths(self._connections, self._job, self._paths)
         return TileRecord(
             attempt=attempt,
-            invoked_at=self._now(),
+            invoked_at=self._latest(),
             output=_unforeseen(answer.output, self._paths.output, outputs),
             failure=_unforeseen(answer.failure, self._paths.failure, failures),
         )

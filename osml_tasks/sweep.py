@@ -26,9 +26,10 @@ from osml_tasks.job_cleanup import (
 from osml_tasks.jobs import Job, JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
-from osml_tasks.recovery import STAGING_SECONDS, restore_jobs, send_lost_messages
+from osml_tasks.recovery import is_being_staged, restore_jobs, send_lost_messages
 from osml_tasks.resume import live_by_copy, restore_records
 from osml_tasks.s3 import S3Uri
+from osml_tasks.two_clocks import earlier
 
 LEFTOVERS_EVERY_SECONDS = 3600
 """How often the directories in S3 are looked through for leftovers, s."""
@@ -164,17 +165,11 @@ def _live_without_records(connections: Connections, job_id: str, force: bool) ->
         if live := live_by_copy(connections, job_id):
             who = "by what is in S3 it"
     except JobNotFoundError:
-        if _is_staged(connections, job_id):
+        if is_being_staged(connections, job_id):
             who = "its client"
     if who and not force:
         raise _still_running(job_id, f"there are no records of it, and {who}")
     return live
-
-
-def _is_staged(connections: Connections, job_id: str) -> bool:
-    """Whether a client is staging the tiles of a job that has no copy yet, by what it has put in S3."""
-    staged = [found.last_modified.timestamp() for found in in_directories(connections, job_id, ())]
-    return bool(staged) and connections.records.now() - max(staged) < STAGING_SECONDS
 
 
 def _still_running(job_id: str, what: str) -> ExtensionConfigurationError:
@@ -233,7 +228,7 @@ def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3
     if idle is not None and idle < age:
         return Cleanup()
     newest = max((found.last_modified for found in in_directories(connections, job_id, roots)), default=None)
-    now = datetime.fromtimestamp(connections.records.now(), UTC)
+    now = datetime.fromtimestamp(earlier(connections.records.now()), UTC)
     if newest is None or (now - newest).total_seconds() < age:
         return Cleanup()
     if idle is not None:
