@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,18 @@ def started_fast(rig: Rig) -> Row:
         trial = _start(rig)
         trial.struck()
         return trial.row(times=1, note=_NOTE)
+
+
+@fault("the broker's clock jumps 4,000 s ahead for 20 s")
+def broker_fast(rig: Rig) -> Row:
+    with rig.broker.own_clock() as set_ahead:
+        trial = rig.start_job(300)
+        trial.reach(0.3)
+        set_ahead(4000)
+        time.sleep(20)
+        set_ahead(0)
+        trial.struck()
+        return trial.row(times=1)
 
 
 def _jump(rig: Rig, worker: str, seconds: int) -> Row:
