@@ -30,6 +30,7 @@ from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
+from osml_tasks.lost_answers import answered_attempts, until_answered
 from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
@@ -43,8 +44,6 @@ from osml_tasks.two_clocks import earlier, later
 
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
-ANSWERS_LOST = 8
-"""How many invocations of a tile, beyond ``max_retries``, may have their answers lost before it is given up."""
 _WRITE_DOWN_EVERY = 25
 _WRITE_DOWN_SECONDS = 15.0
 _NOT_THE_TILES = (WorkerStoppingError, ClockSkewError, CredentialsExpiredError, S3OperationError)
@@ -196,25 +195,13 @@ class _Submitter:
         return [tile for tile in read_tiles(self._connections, self._job, self._shard) if tile.index in due]
 
     def _answered(self, due: set[int]) -> set[int]:
-        """Those tiles of which an earlier attempt has an output: its answer was lost, or it came late.
-
-        One LIST for all that are to be tried again, where an invocation for each is the alternative.
-        """
-        attempts = {index: record.attempt for index in due if (record := self._record_of(index)).attempt > 1}
-        if not attempts or self._paths.output is None:
-            return set()
-        directory = S3Uri.parse(f"{self._paths.output}/{self._shard.name}")
-        if directory.bucket not in self._connections.config.readable_output_buckets:
-            return set()
-        there = {found.uri for found in self._connections.s3.list(directory)}
-        for index, last in attempts.items():
-            for attempt in range(1, last):
-                if directory.child(output_filename(index, attempt)) in there:
-                    self._records[index] = self._news[index] = TileRecord(
-                        attempt=attempt, invoked_at=self._latest(), uploaded=self._record_of(index).uploaded
-                    )
-                    break
-        found = self._news.keys() & attempts.keys()
+        """Those tiles of which an earlier attempt has an output: its answer was lost, or it came late."""
+        attempts = {index: self._records[index].attempt for index in due & self._records.keys()}
+        found = answered_attempts(self._connections, self._shard, self._paths.output, attempts)
+        for index, attempt in found.items():
+            uploaded = self._records[index].uploaded
+            record = TileRecord(attempt=attempt, invoked_at=self._latest(), uploaded=uploaded)
+            self._records[index] = self._news[index] = record
         if found:
             self._write_down()
         return set(found)
@@ -256,13 +243,10 @@ class _Submitter:
             return give_up(record, Reason.INPUT, str(error))
 
     def _until_taken(self, record: TileRecord, error: ThrottledError) -> TileRecord:
-        """The record of a tile that was not accepted; one that may have been is due when its output would be there."""
-        if not isinstance(error, AnswerLostError):
-            return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
-        options = replace(self._job.options, max_retries=self._job.options.max_retries + ANSWERS_LOST)
-        waiting = try_again(record, Reason.THROTTLED, str(error), options, self._now())
-        foreseen = first_look(self._connections.paces.of(self._job.endpoint))
-        return replace(waiting, due=max(waiting.due, self._now() + foreseen))
+        options, now = self._job.options, self._now()
+        if isinstance(error, AnswerLostError):
+            return until_answered(record, error, options, now, self._connections.paces.of(self._job.endpoint))
+        return try_again(record, Reason.THROTTLED, str(error), options, now)
 
     def _payload(self, tile: Tile) -> Payload | None:
         """A file that this worker may read, an object, or what is cut from an image: None if that is nothing."""
@@ -274,10 +258,7 @@ class _Submitter:
         return self._connections.input_uri(self._job.payload_key(self._shard.shard, tile.index, tile.name))
 
     def _record(self, tile: Tile) -> TileRecord:
-        return self._record_of(tile.index)
-
-    def _record_of(self, index: int) -> TileRecord:
-        return self._records.get(index, TileRecord())
+        return self._records.get(tile.index, TileRecord())
 
     def _go_without_inline(self, refusal: RejectedError) -> None:
         if self._connections.records.refuse_inline(self._job.job_id):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from osml_tasks import lost_answers
 from osml_tasks.connections import Connections
 from osml_tasks.s3 import S3Uri
 from tests.integration.endpoints import OUTPUTS
@@ -15,6 +16,12 @@ from tests.integration.fleet import INPUTS, Fleet, wait_until, write_tiles
 from tests.integration.steps import collected, connected, make_job, submitted
 
 ENDPOINT = "scripted"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_answers, "LOST_SECONDS", 1.0)
+    monkeypatch.setattr(lost_answers, "LOST_LOOKS", 1)
 
 
 @pytest.fixture
