@@ -114,6 +114,10 @@ def submit_shard(
         resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
         foreseen = first_look(connections.paces.of(job.endpoint))
         return Submission(resubmit_in=resubmit_in, poll_in=min(longest_wait(job.options, 0), foreseen))
+    except _ClaimLostError as error:
+        logger.warning("%s", error, extra=about(**shard.ids))
+        expect_late_outputs(connections, job, records.now())
+        return Submission(busy=True)
     except MessageRefusedError:
         # What it has taken for this shard it gives back; what is in flight was invoked by the shard's own message.
         in_flight = sum(record.in_flight for record in records.tiles(shard).values())
@@ -121,6 +125,10 @@ def submit_shard(
         raise
     finally:
         connections.claims.unclaim(claim, token)
+
+
+class _ClaimLostError(ExtensionRuntimeError):
+    """This process stood still for so long that another has begun with its shard."""
 
 
 class _Submitter:
@@ -314,17 +322,27 @@ class _Submitter:
 
     def _write_news(self) -> None:
         records, resources = self._connections.records, self._connections.resources
+        self._keep_claim()
         records.set_tiles(self._shard, self._news)
         resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))
         self._known |= self._news.keys()
         self._news = {}
         self._written = self._now()
-        self._connections.claims.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(
             record.invoked_at is not None or record.attempt > 1 or record.skipped for record in self._records.values()
         )
         before = records.progress(self._shard)
         records.set_progress(self._shard, replace(before, invoked=max(invoked, before.invoked)))
+
+    def _keep_claim(self) -> None:
+        """Renew the claim, before anything is written that another knows better.
+
+        :raises _ClaimLostError: another has it, or may have had it.
+        """
+        claims, is_fresh = self._connections.claims, self._now() - self._written < CLAIM_SECONDS
+        keep = claims.claim if is_fresh else claims.renew
+        if not keep(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS):
+            raise _ClaimLostError("this process stood still, and left the shard to another that has begun with it")
 
 
 def server_clock(start: float) -> Callable[[], float]:
