@@ -18,6 +18,9 @@ from kombu.utils.url import maybe_sanitize_url
 from osml_tasks.broker_url import check_broker_url, check_result_backend
 from osml_tasks.celery_settings import DEFAULT_BROKER_URL, tls_options
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.outage import REFUSALS, recognise_refusals
+
+recognise_refusals()
 
 
 class _App(Celery):
@@ -36,6 +39,13 @@ class _App(Celery):
         settings.redis_backend_use_ssl = tls_options(settings.result_backend, settings.redis_backend_use_ssl)
         return settings
 
+    def _get_backend(self) -> Any:
+        backend = super()._get_backend()  # type: ignore[misc]
+        # A result is kept for a server that takes none now, as for one that is away.
+        if errors := getattr(backend, "connection_errors", None):
+            backend.connection_errors = (*errors, *REFUSALS)
+        return backend
+
 
 def _check_urls(settings: Any) -> None:
     # Celery takes a list of brokers, too, and backends that are no URL; those fail where they are used.
@@ -53,7 +63,7 @@ class _Publisher(_App):
     """
 
     def _get_backend(self) -> Any:
-        backend = super()._get_backend()  # type: ignore[misc]
+        backend = super()._get_backend()
         backend.add_pending_result = lambda result, **_: result
         backend.remove_pending_result = lambda result: result
         return backend

@@ -6,12 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from osml_tasks.records import RECORD_SECONDS, server_time
+from osml_tasks.two_clocks import earlier, later
 
 _CLAIM = "osml:claim:"
 _TROUBLE = "osml:trouble:"
 _NOTE = "osml:note:"
 _SINCE = "osml:since:"
 
+# Takes or prolongs a claim, unless it is another's.
+_TAKE = """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+# Prolongs a claim only if it is still one's own.
+_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) end return 0"
 # Deletes a claim only if it is still one's own.
 _UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -24,17 +34,17 @@ class Claims:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
+        self._take = redis.register_script(_TAKE)
+        self._renew = redis.register_script(_RENEW)
         self._unclaim = redis.register_script(_UNCLAIM)
 
     def claim(self, name: str, token: str, seconds: int) -> bool:
         """Claim a piece of work for one task, or renew one's claim to it."""
-        key = _CLAIM + name
-        if self._redis.set(key, token, nx=True, ex=seconds):
-            return True
-        if self._redis.get(key) != token.encode():
-            return False
-        self._redis.expire(key, seconds)
-        return True
+        return bool(self._take(keys=[_CLAIM + name], args=[token, seconds]))
+
+    def renew(self, name: str, token: str, seconds: int) -> bool:
+        """Renew one's claim if it has not expired: after that another may have had it, and be done."""
+        return bool(self._renew(keys=[_CLAIM + name], args=[token, seconds]))
 
     def unclaim(self, name: str, token: str) -> None:
         """Give a claim back, if it is still one's own."""
@@ -86,6 +96,6 @@ class Claims:
         """
         key = _TROUBLE + name
         now = server_time(self._redis)
-        self._redis.set(key, now, nx=True, ex=forget_after)
+        self._redis.set(key, later(now), nx=True, ex=forget_after)
         since = self._redis.getex(key, ex=forget_after)
-        return now - float(since or now)
+        return max(0.0, earlier(now) - float(since or now))

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ObjectNotFoundError
@@ -32,6 +32,7 @@ from osml_tasks.polling import (
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Object, S3Uri
 from osml_tasks.tile import Tile
+from osml_tasks.two_clocks import APART_SECONDS, earlier, later
 
 SOON_SECONDS = 1.0
 """Within this time failures are not asked for where the rest of a shard's outputs is likely to come, s."""
@@ -85,12 +86,24 @@ class _Collector:
         self._job = job
         self._shard = shard
         self._publish = publish
-        self._now = connections.records.now()
-        self._records = connections.records.tiles(shard)
+        server = connections.records.now()
+        self._now = earlier(server)
+        self._records = self._known(later(server))
         self._paths = connections.records.paths(job.job_id)
         self._pace = connections.paces.of(job.endpoint)
         self._metrics = AsyncMetricsTracker()
         self._indexes = range(shard.first, shard.first + shard.tiles)
+
+    def _known(self, latest: float) -> dict[int, TileRecord]:
+        """What is known of the tiles; an invocation of the future would be waited for until then."""
+        known = self._connections.records.tiles(self._shard)
+        of_the_future = {
+            index: replace(record, invoked_at=latest)
+            for index, record in known.items()
+            if (record.invoked_at or 0.0) > latest + APART_SECONDS
+        }
+        self._connections.records.set_tiles(self._shard, of_the_future)
+        return known | of_the_future
 
     def look(self, *, idle: int, seen: int) -> Collection:
         self._metrics.count(Metric.POLLING_ATTEMPTS)

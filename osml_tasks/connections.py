@@ -177,7 +177,7 @@ def connect(
         config=config,
         s3=s3,
         read_ahead=ReadAhead(s3),
-        runtime=runtime_client(session, CALLS_AT_A_TIME),
+        runtime=runtime_client(session, CALLS_AT_A_TIME, says_lost=True),
         records=JobRecords(redis),
         claims=Claims(redis),
         capacity=Capacity(redis),

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
-from osml_tasks.errors import ExtensionConfigurationError, ExtensionError
+from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, SourceError
 from osml_tasks.image_sources import client_datasets, plan_sources
 from osml_tasks.imagery.options import image_options
 from osml_tasks.job_cleanup import delete_job
@@ -252,11 +252,18 @@ def _stage(
     on_staged: Callable[[int], None],
 ) -> None:
     """Copy what has to be in S3 to there."""
-    copies = connections.overlap(lambda copy: connections.s3.put(S3Uri.parse(copy[0]), copy[1]), to_copy.items())
+    copies = connections.overlap(lambda copy: _copy(connections, S3Uri.parse(copy[0]), copy[1]), to_copy.items())
     with _sign_of_life(connections, job), closing(copies):
         for staged, _ in enumerate(copies, start=1):
             on_staged(staged)
     connections.resources.count(ResourceType.S3_OBJECT, Outcome.REGISTERED, len(to_copy))
+
+
+def _copy(connections: Connections, uri: S3Uri, body: Path | bytes) -> None:
+    if isinstance(body, Path) and body.exists() and not body.is_file():
+        # A pipe, say: it could be read for ever.
+        raise SourceError(f"{str(body)!r} is not a file any more: leave the sources alone while they are staged")
+    connections.s3.put(uri, body)
 
 
 def _write_images(connections: Connections, job: Job, plan: ImagePlan, stage: bool) -> None:

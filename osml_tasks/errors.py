@@ -126,6 +126,10 @@ class ThrottledError(InvocationError):
     """The endpoint refused for now (throttled, overloaded, out of reach); a later call may succeed."""
 
 
+class AnswerLostError(ThrottledError):
+    """An invocation was sent, and what was answered is lost: the endpoint may be at it."""
+
+
 class RejectedError(InvocationError):
     """The endpoint refused this one request as invalid; the same request will never succeed."""
 

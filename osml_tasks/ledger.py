@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from osml_tasks.two_clocks import earlier
+
 LEDGER_SECONDS = 7 * 24 * 3600
 """How long entries outlive their last use, s; a sweep that runs keeps them for as long as it takes."""
 
@@ -181,9 +183,9 @@ class RedisLedger:
         self._redis = redis
 
     def now(self) -> float:
-        """See :class:`Ledger`; the server's time: one clock for all workers."""
+        """See :class:`Ledger`; the server's time, one clock for all workers, unless this machine's is behind it."""
         seconds, microseconds = self._redis.time()
-        return float(seconds + microseconds / 1e6)
+        return earlier(float(seconds + microseconds / 1e6))
 
     def schedule(self, kind: ResourceType, entries: Mapping[str, float]) -> None:
         """See :class:`Ledger`."""

@@ -1,14 +1,28 @@
-"""A server with the fleet's state that is away, starting, or full: what passes by itself, and waiting for that."""
+"""A server with the fleet's state that is away, or refuses: what passes by itself, and waiting for that.
+
+It refuses while it starts, is full, has lost its replicas, its disk or its master, or is moved.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from kombu.exceptions import OperationalError
-from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError, ReadOnlyError, TryAgainError
+from redis._parsers.base import BaseParser
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import TimeoutError as NoAnswerError
 
@@ -20,8 +34,19 @@ OUTAGE_SECONDS = 60.0
 CLIENT_PATIENCE = 600.0
 """How long a client that follows a job bears that nothing is heard of it, s."""
 
-PASSING = (NoConnectionError, NoAnswerError, OutOfMemoryError, ReadOnlyError, TryAgainError, OperationalError)
-"""What Redis and kombu raise of a server that may be well again soon."""
+
+class RefusedError(ResponseError):
+    """A server's refusal that passes by itself, and for which redis-py has no class."""
+
+
+REFUSALS = (RefusedError, OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
+"""What a server that answers may refuse now, and take soon; that its master is down is one of these."""
+PASSING = (NoConnectionError, NoAnswerError, *REFUSALS, OperationalError)
+"""What Redis and kombu raise of a server that may be well again soon; that it is starting is a lost connection."""
+
+# Redis 6.2 has what a script was refused at the end of the script's error.
+_CODES = "NOREPLICAS|MISCONF|OOM|READONLY|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|TRYAGAIN|LOADING|BUSY"
+_REFUSAL = re.compile(rf"(?:ERR Error running script .*-)?((?:{_CODES})\b.*)", re.DOTALL)
 
 # These are lost connections to redis-py.
 _DENIED = (AuthenticationError, AuthorizationError)
@@ -30,6 +55,23 @@ _LOOK_EVERY = 1.0
 Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
+
+
+def recognise_refusals() -> None:
+    """Have redis-py tell refusals that pass from other answers; they stay what they are to everybody else."""
+    if getattr(BaseParser.parse_error, "recognises", False):
+        return
+    parse: Callable[[str], RedisError] = BaseParser.parse_error
+
+    def parse_error(response: str) -> RedisError:
+        error = parse(response)
+        refusal = _REFUSAL.match(response)
+        if refusal is None or isinstance(error, PASSING):
+            return error
+        return RefusedError(refusal[1])
+
+    parse_error.recognises = True  # type: ignore[attr-defined]
+    BaseParser.parse_error = staticmethod(parse_error)  # type: ignore[method-assign]
 
 
 def insist(step: Callable[[], Answer], stop: Stop, seconds: float = OUTAGE_SECONDS) -> Answer:

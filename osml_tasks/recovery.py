@@ -15,7 +15,7 @@ from osml_tasks.celery import state_address
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
 from osml_tasks.connections import Connections
 from osml_tasks.errors import ExtensionError, JobNotFoundError, NotAllowedError, S3OperationError
-from osml_tasks.job_cleanup import expect_late_outputs
+from osml_tasks.job_cleanup import expect_late_outputs, in_directories
 from osml_tasks.job_copy import read_job
 from osml_tasks.jobs import Job, JobState, Progress, is_made_here, made_at
 from osml_tasks.logs import log_step
@@ -23,6 +23,7 @@ from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.queues import queue_lengths
 from osml_tasks.records import RECORD_SECONDS
 from osml_tasks.resume import catch_up, restore_job
+from osml_tasks.two_clocks import earlier
 
 SILENT_SECONDS = 85
 """How long nothing must have been heard of a job, or of a shard, for its message to count as lost, s. More than two
@@ -101,7 +102,8 @@ def _send_again(connections: Connections, lack: _Lack) -> None:
     job = lack.job
     if connections.s3.head(connections.input_uri(job.record_key)) is None:
         # Its client has not written it yet: it is staging tiles, or was killed over that.
-        if (connections.records.idle_seconds(job.job_id) or 0.0) > STAGING_SECONDS:
+        idle = connections.records.idle_seconds(job.job_id) or 0.0
+        if idle > STAGING_SECONDS and not is_being_staged(connections, job.job_id):
             error = "its client stopped before all tiles were staged: start it again"
             end_job(connections, job.job_id, JobState.FAILED, error)
         return
@@ -112,6 +114,12 @@ def _send_again(connections: Connections, lack: _Lack) -> None:
     connections.records.touch(job.job_id)
     what = {"shards": len(shards)} if shards else {"assembly": 1}
     log_step(logger, "sent again", level=logging.WARNING, job=job.job_id, **what)
+
+
+def is_being_staged(connections: Connections, job_id: str) -> bool:
+    """Whether a client has just put tiles of a job into S3."""
+    staged = [found.last_modified.timestamp() for found in in_directories(connections, job_id, ())]
+    return bool(staged) and earlier(connections.records.now()) - max(staged) < STAGING_SECONDS
 
 
 def restore_jobs(connections: Connections) -> None:

@@ -23,6 +23,7 @@ from osml_tasks.polling import TileRecord
 from osml_tasks.publishing import planned_shards, publish_job
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
+from osml_tasks.two_clocks import later
 
 IDLE_SECONDS = 90
 """How long a job must have been silent to be resumed, s: so long messages of a dead worker take to come back."""
@@ -72,6 +73,22 @@ def resume_job(connections: Connections, job_id: str, *, force: bool = False) ->
     unfinished = _unfinished(connections, job, shards)
     _reopen(connections, job, unfinished)
     return _go_on(connections, job, shards, unfinished)
+
+
+def live_by_copy(connections: Connections, job_id: str) -> Job | None:
+    """A job of which there are no records, where it has not ended by what is in S3; None if it has.
+
+    :raises JobNotFoundError: S3 does not know of it either.
+    :raises NotAllowedError: its copy cannot be read, or has other buckets, prefix or role than this process.
+    """
+    copy = read_job(connections, job_id)
+    return None if copy.ended or _counts_of_report(connections, copy.job) else copy.job
+
+
+def restore_records(connections: Connections, job: Job) -> None:
+    """Restore the record of a job that is lost, and where its endpoint writes, and have nothing done."""
+    connections.records.restore(job)
+    _learn_paths(connections, job)
 
 
 def restore_job(connections: Connections, job: Job) -> Resumption:
@@ -251,6 +268,6 @@ def _answered(connections: Connections, job: Job, paths: OutputPaths) -> dict[in
             if answer := _ANSWER.search(found.uri.key):
                 latest = attempts[answer["failed"] is None]
                 latest[int(answer["index"])] = max(latest.get(int(answer["index"]), 0), int(answer["attempt"]))
-    now = connections.records.now()
+    now = later(connections.records.now())
     latest = attempts[False] | attempts[True]
     return {index: TileRecord(attempt=attempt, invoked_at=now) for index, attempt in latest.items()}

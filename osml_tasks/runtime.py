@@ -10,7 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+    RemoteDisconnected,
+)
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -25,7 +32,7 @@ from osml_tasks.aws.certificates import ca_context, ca_file
 from osml_tasks.aws.clients import aws_client
 from osml_tasks.aws.credentials import SessionCredentials
 from osml_tasks.aws.proxies import proxy_for
-from osml_tasks.errors import CredentialsExpiredError, RoleRefusedError
+from osml_tasks.errors import AnswerLostError, CredentialsExpiredError, RoleRefusedError
 
 if TYPE_CHECKING:
     import boto3
@@ -41,10 +48,12 @@ _ANY = "endpoint"  # all endpoints of a region have one address
 logger = logging.getLogger(__name__)
 
 
-def runtime_client(session: boto3.Session, connections: int) -> Any:
+def runtime_client(session: boto3.Session, connections: int, *, says_lost: bool = False) -> Any:
     """What invokes endpoints: boto3's client, with a shorter way for what goes well where there is one.
 
     :param connections: how many calls may be under way at a time.
+    :param says_lost: whether an answer that is lost is an error, rather than tried again at once: for a caller that
+        can look whether the call was accepted. Where only boto3 can go, over a proxy for one, it is tried again.
     :return: something with boto3's ``invoke_endpoint_async``, its members, answers and errors.
     :raises ExtensionConfigurationError: there is no such client, or the configured certificates cannot be read.
     """
@@ -58,7 +67,7 @@ def runtime_client(session: boto3.Session, connections: int) -> Any:
     ca_file(session)
     if session.get_credentials() is None or client.meta.config.signature_version != "v4":
         return client
-    return Runtime(client, session)
+    return Runtime(client, session, says_lost=says_lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +90,11 @@ class Runtime:
 
     :param client: boto3's, whose address, region and service model are used.
     :param session: where that client is from, for its credentials and its certificates.
+    :param says_lost: see :func:`runtime_client`.
     """
 
-    def __init__(self, client: Any, session: boto3.Session) -> None:
+    def __init__(self, client: Any, session: boto3.Session, *, says_lost: bool = False) -> None:
+        self._says_lost = says_lost
         self._client = client
         self._session = session
         self._credentials = SessionCredentials(session)
@@ -107,12 +118,19 @@ class Runtime:
         return self._way().connections is not None
 
     def invoke_endpoint_async(self, **members: Any) -> dict[str, str]:
-        """As boto3's."""
+        """As boto3's.
+
+        :raises AnswerLostError: the call was sent, and its answer did not come whole: it may have been accepted.
+        """
         try:
             if (answer := self._send(members)) is not None:
                 return answer
         except (OSError, HTTPException, UnicodeError, LookupError, TypeError, ValueError) as error:
             logger.debug("boto3 makes the call again: %r", error)
+        except AnswerLostError as error:
+            if self._says_lost:
+                raise
+            logger.debug("boto3 makes the call again: %s", error)
         except (BotoCoreError, ClientError, CredentialsExpiredError, RoleRefusedError):
             pass  # Of the credentials. boto3's client asks for them again, and says what it is told.
         again: dict[str, str] = self._client.invoke_endpoint_async(**members)
@@ -124,15 +142,30 @@ class Runtime:
         if way.connections is None:
             return None
         request = self._request(way.address, **members)
-        with way.connections.one() as connection:
+        with way.connections.one() as (connection, was_kept):
             path = urlsplit(request.url).path
             connection.request("POST", str(path), body=request.data, headers=dict(request.headers.items()))
-            response = connection.getresponse()
-            response.read()
-        if response.status not in _ACCEPTED:
-            return None
+            with _lost(members, unless=RemoteDisconnected if was_kept else ()):
+                response = connection.getresponse()
+                if response.status in _ACCEPTED:
+                    return self._accepted(response)
+                response.read()
+        return None
+
+    def _accepted(self, response: HTTPResponse) -> dict[str, str]:
+        """What an answer has in its headers.
+
+        :raises HTTPException: there is nothing that shows that these are all.
+        """
+        try:
+            body = response.read()
+        except IncompleteRead as error:
+            body = error.partial
         values = ((name, response.headers[header]) for name, header in self._answers.items())
-        return {name: value for name, value in values if value is not None}
+        answer = {name: value for name, value in values if value is not None}
+        if "OutputLocation" not in answer or not (body or response.headers["Content-Length"] == "0"):
+            raise IncompleteRead(body)
+        return answer
 
     def _way(self) -> _Way:
         # Not before the first call: a role would be assumed for it.
@@ -164,14 +197,14 @@ class _Connections:
         self._idle: deque[HTTPConnection] = deque()
 
     @contextmanager
-    def one(self) -> Iterator[HTTPConnection]:
-        """A connection for one request and its answer; it is kept if both go well."""
+    def one(self) -> Iterator[tuple[HTTPConnection, bool]]:
+        """A connection for one request and its answer, and whether it was used before; it is kept if both go well."""
         try:
-            connection = self._idle.pop()
+            connection, was_kept = self._idle.pop(), True
         except IndexError:
-            connection = self._open()
+            connection, was_kept = self._open(), False
         try:
-            yield connection
+            yield connection, was_kept
         except BaseException:
             connection.close()
             raise
@@ -188,6 +221,22 @@ class _Connections:
         # Not for itself: that would be without the time that is given here for reading.
         connection.auto_open = 0
         return connection
+
+
+@contextmanager
+def _lost(members: Mapping[str, Any], unless: type[Exception] | tuple[()]) -> Iterator[None]:
+    """Say of an answer that does not come whole that it is lost.
+
+    :param unless: how a server leaves that has closed a connection before there was a request.
+    """
+    try:
+        yield
+    except unless:
+        raise
+    except (OSError, HTTPException) as error:
+        named = {"endpoint": str(members["EndpointName"]), "inference_id": str(members.get("InferenceId", ""))}
+        text = f"endpoint {named['endpoint']!r}: the answer to an invocation is lost: {error!r}"
+        raise AnswerLostError(text, **named) from error
 
 
 def _header_names(shape: Any) -> Mapping[str, str]:

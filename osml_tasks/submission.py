@@ -12,6 +12,7 @@ from osml_tasks.allowed_tiles import allowed_tile
 from osml_tasks.connections import Connections, call_off
 from osml_tasks.endpoint import Accepted, Invocation, check_answer, queue_limits
 from osml_tasks.errors import (
+    AnswerLostError,
     ClockSkewError,
     CredentialsExpiredError,
     ExtensionRuntimeError,
@@ -29,6 +30,7 @@ from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
+from osml_tasks.lost_answers import answered_attempts, until_answered
 from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
@@ -38,6 +40,7 @@ from osml_tasks.polling import MAX_COUNTDOWN, TileRecord, due_again, give_up, lo
 from osml_tasks.records import OutputPaths
 from osml_tasks.s3 import S3Uri
 from osml_tasks.tile import Tile
+from osml_tasks.two_clocks import earlier, later
 
 CLAIM_SECONDS = 75
 """How long a submit task may stay silent before another may do its work, s; less than messages take to come back."""
@@ -111,6 +114,10 @@ def submit_shard(
         resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
         foreseen = first_look(connections.paces.of(job.endpoint))
         return Submission(resubmit_in=resubmit_in, poll_in=min(longest_wait(job.options, 0), foreseen))
+    except _ClaimLostError as error:
+        logger.warning("%s", error, extra=about(**shard.ids))
+        expect_late_outputs(connections, job, records.now())
+        return Submission(busy=True)
     except MessageRefusedError:
         # What it has taken for this shard it gives back; what is in flight was invoked by the shard's own message.
         in_flight = sum(record.in_flight for record in records.tiles(shard).values())
@@ -118,6 +125,10 @@ def submit_shard(
         raise
     finally:
         connections.claims.unclaim(claim, token)
+
+
+class _ClaimLostError(ExtensionRuntimeError):
+    """This process stood still for so long that another has begun with its shard."""
 
 
 class _Submitter:
@@ -128,7 +139,8 @@ class _Submitter:
         self._job = job
         self._shard = shard
         self._token = token
-        self._now = server_clock(connections.records.now())
+        server = connections.records.now()
+        self._now, self._latest = server_clock(earlier(server)), server_clock(later(server))
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
         self._paths = connections.records.paths(job.job_id)
@@ -185,9 +197,22 @@ class _Submitter:
         now = self._now()
         indexes = range(self._shard.first, self._shard.first + self._shard.tiles)
         due = {index for index in indexes if _is_due(self._records.get(index), now)}
+        due -= self._answered(due)
         if not due:
             return []
         return [tile for tile in read_tiles(self._connections, self._job, self._shard) if tile.index in due]
+
+    def _answered(self, due: set[int]) -> set[int]:
+        """Those tiles of which an earlier attempt has an output: its answer was lost, or it came late."""
+        attempts = {index: self._records[index].attempt for index in due & self._records.keys()}
+        found = answered_attempts(self._connections, self._shard, self._paths.output, attempts)
+        for index, attempt in found.items():
+            uploaded = self._records[index].uploaded
+            record = TileRecord(attempt=attempt, invoked_at=self._latest(), uploaded=uploaded)
+            self._records[index] = self._news[index] = record
+        if found:
+            self._write_down()
+        return set(found)
 
     def _invoke(self, tiles: list[Tile]) -> None:
         pending: dict[Future[Accepted | TileRecord], Tile] = {
@@ -216,7 +241,7 @@ class _Submitter:
             return self._sender.send(self._invocation(tile, record.attempt), payload, upload_to)
         except ThrottledError as error:
             self._metrics.count(Metric.THROTTLED_COUNT)
-            return try_again(record, Reason.THROTTLED, str(error), self._job.options, self._now())
+            return self._until_taken(record, error)
         except ImageReadError as error:
             # What is in a file stays there; S3 may be out of order.
             if not tile.location.startswith("s3://"):
@@ -224,6 +249,12 @@ class _Submitter:
             return try_again(record, Reason.INPUT, str(error), self._job.options, self._now())
         except (RejectedError, NotAllowedError, SourceError) as error:
             return give_up(record, Reason.INPUT, str(error))
+
+    def _until_taken(self, record: TileRecord, error: ThrottledError) -> TileRecord:
+        options, now = self._job.options, self._now()
+        if isinstance(error, AnswerLostError):
+            return until_answered(record, error, options, now, self._connections.paces.of(self._job.endpoint))
+        return try_again(record, Reason.THROTTLED, str(error), options, now)
 
     def _payload(self, tile: Tile) -> Payload | None:
         """A file that this worker may read, an object, or what is cut from an image: None if that is nothing."""
@@ -280,7 +311,7 @@ class _Submitter:
             write_paths(self._connections, self._job, self._paths)
         return TileRecord(
             attempt=attempt,
-            invoked_at=self._now(),
+            invoked_at=self._latest(),
             output=_unforeseen(answer.output, self._paths.output, outputs),
             failure=_unforeseen(answer.failure, self._paths.failure, failures),
         )
@@ -291,17 +322,27 @@ class _Submitter:
 
     def _write_news(self) -> None:
         records, resources = self._connections.records, self._connections.resources
+        self._keep_claim()
         records.set_tiles(self._shard, self._news)
         resources.count(ResourceType.INVOCATION, Outcome.REGISTERED, len(self._news.keys() - self._known))
         self._known |= self._news.keys()
         self._news = {}
         self._written = self._now()
-        self._connections.claims.claim(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS)
         invoked = sum(
             record.invoked_at is not None or record.attempt > 1 or record.skipped for record in self._records.values()
         )
         before = records.progress(self._shard)
         records.set_progress(self._shard, replace(before, invoked=max(invoked, before.invoked)))
+
+    def _keep_claim(self) -> None:
+        """Renew the claim, before anything is written that another knows better.
+
+        :raises _ClaimLostError: another has it, or may have had it.
+        """
+        claims, is_fresh = self._connections.claims, self._now() - self._written < CLAIM_SECONDS
+        keep = claims.claim if is_fresh else claims.renew
+        if not keep(f"{self._shard.name}/submit", self._token, CLAIM_SECONDS):
+            raise _ClaimLostError("this process stood still, and left the shard to another that has begun with it")
 
 
 def server_clock(start: float) -> Callable[[], float]:

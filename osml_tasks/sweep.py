@@ -26,8 +26,10 @@ from osml_tasks.job_cleanup import (
 from osml_tasks.jobs import Job, JobState, is_made_here, may_be_swept
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
-from osml_tasks.recovery import restore_jobs, send_lost_messages
+from osml_tasks.recovery import is_being_staged, restore_jobs, send_lost_messages
+from osml_tasks.resume import live_by_copy, restore_records
 from osml_tasks.s3 import S3Uri
+from osml_tasks.two_clocks import earlier
 
 LEFTOVERS_EVERY_SECONDS = 3600
 """How often the directories in S3 are looked through for leftovers, s."""
@@ -131,26 +133,50 @@ def remove_job(connections: Connections, job_id: str, *, force: bool = False) ->
     """Delete everything that one job has in S3, its result included.
 
     :param force: cancel it first, if it is still running.
-    :raises ExtensionConfigurationError: it is still running.
+    :raises ExtensionConfigurationError: it is still running, as far as Redis knows, or S3 where Redis knows nothing.
+    :raises NotAllowedError: what S3 knows of it cannot be read, or is not for this process.
     """
     try:
         status = connections.records.status(job_id)
     except JobNotFoundError:
         if not is_made_here(job_id):
             raise
-        # Its records have expired, or were lost; its directories are known by its id.
-        return delete_directories(connections, job_id, output_folders(connections))
+        live = _live_without_records(connections, job_id, force)
+        if live is None:
+            # Its directories are known by its id.
+            return delete_directories(connections, job_id, output_folders(connections))
+        # So that whoever is at work on it, or restores it, finds it cancelled.
+        restore_records(connections, live)
+        status = connections.records.status(job_id)
     job = connections.job(job_id)
     if not status.state.is_over:
         if not force:
-            raise ExtensionConfigurationError(
-                f"job {job_id} is still running: wait for it or cancel it first; "
-                f"osml-tasks cleanup --job {job_id} --force does both"
-            )
+            raise _still_running(job_id, "it")
         end_job(connections, job_id, JobState.CANCELLED, "it was removed")
         # Whatever the policy: this one is not to leave anything.
         connections.records.expect_late(job_id, connections.records.now() + longest_life(job.options.max_wait_time))
     return delete_for_good(connections, job)
+
+
+def _live_without_records(connections: Connections, job_id: str, force: bool) -> Job | None:
+    """What S3 knows of a live job of which there are no records; None if it is over, or has not begun."""
+    live, who = None, ""
+    try:
+        if live := live_by_copy(connections, job_id):
+            who = "by what is in S3 it"
+    except JobNotFoundError:
+        if is_being_staged(connections, job_id):
+            who = "its client"
+    if who and not force:
+        raise _still_running(job_id, f"there are no records of it, and {who}")
+    return live
+
+
+def _still_running(job_id: str, what: str) -> ExtensionConfigurationError:
+    return ExtensionConfigurationError(
+        f"job {job_id} is not deleted, {what} is still running: wait for it or cancel it first; "
+        f"osml-tasks cleanup --job {job_id} --force does both"
+    )
 
 
 def _count_lost_workers(connections: Connections) -> None:
@@ -202,7 +228,7 @@ def _delete_leftover(connections: Connections, job_id: str, roots: Collection[S3
     if idle is not None and idle < age:
         return Cleanup()
     newest = max((found.last_modified for found in in_directories(connections, job_id, roots)), default=None)
-    now = datetime.fromtimestamp(connections.records.now(), UTC)
+    now = datetime.fromtimestamp(earlier(connections.records.now()), UTC)
     if newest is None or (now - newest).total_seconds() < age:
         return Cleanup()
     if idle is not None:

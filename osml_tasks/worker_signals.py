@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery.bootsteps import StartStopStep
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import beat_init, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state as celery_state
 
 from osml_tasks.celery import app, state_client
@@ -16,6 +16,7 @@ from osml_tasks.clock import clock_complaint, s3_time
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.handing_back import HandBack
+from osml_tasks.kombu_patches import wait_out_refusals
 from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
 from osml_tasks.presence import Presence
 from osml_tasks.stopping import WORKER
@@ -40,6 +41,11 @@ def check_configuration(**_: Any) -> None:
     if config.metrics_enabled:
         # Once here, rather than in each process after the fork, where it would cost 0.2 s of a job.
         import aws_embedded_metrics  # noqa: F401
+
+
+# Before there is a connection.
+worker_init.connect(wait_out_refusals)
+beat_init.connect(wait_out_refusals)
 
 
 def _backend_complaint() -> Iterator[str]:

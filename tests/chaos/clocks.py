@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,18 @@ def started_fast(rig: Rig) -> Row:
         return trial.row(times=1, note=_NOTE)
 
 
+@fault("the broker's clock jumps 4,000 s ahead for 20 s")
+def broker_fast(rig: Rig) -> Row:
+    with rig.broker.own_clock() as set_ahead:
+        trial = rig.start_job(300)
+        trial.reach(0.3)
+        set_ahead(4000)
+        time.sleep(20)
+        set_ahead(0)
+        trial.struck()
+        return trial.row(times=1)
+
+
 def _jump(rig: Rig, worker: str, seconds: int) -> Row:
     with _wrong_clock(rig, worker) as clock:
         trial = _start(rig)
@@ -73,6 +86,7 @@ def _wrong_clock(rig: Rig, worker: str, seconds: int = 0) -> Iterator[Path]:
     clock = rig.directory / "clock"
     clock.write_text(str(seconds))
     rig.change_workers(worker, by=(sys.executable, "-m", "tests.chaos.clock", str(clock)), wait=not seconds)
+    rig.workers[worker].may_end = True
     try:
         yield clock
     finally:

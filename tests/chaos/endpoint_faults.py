@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
+from tests.integration.faulty_way import FaultyWay, reset_answer
 from tests.integration.fleet import wait_until
 
 _TILES = 200
@@ -35,6 +36,16 @@ def _whole(rig: Rig, endpoint: str, counted: str, *, reason: str = "", **variabl
 @fault("the endpoint accepts every tenth tile and never answers", quick=True, wastes=False)
 def never_answers(rig: Rig) -> Row:
     return _whole(rig, "dropping", "dropped", reason="timeout", ASYNC_SM_MAX_WAIT_TIME=_WAIT)
+
+
+@fault("every fifth answer to an invocation is lost, after it was accepted")
+def loses_answers(rig: Rig) -> Row:
+    with FaultyWay(rig.fleet.endpoints_url) as way:
+        lost = way.shows(reset_answer(), "POST", key="async-invocations", rate=0.2)
+        rig.change_workers("submit-1", "submit-2", AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=way.url)
+        trial = rig.start_job(300)
+        trial.wait()
+        return trial.row(times=lost.done)
 
 
 @fault("every fifth invocation fails, with a failure object")

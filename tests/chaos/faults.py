@@ -37,6 +37,7 @@ class Fault:
 
     def run(self, rig: Rig) -> Row:
         """Break it, and count what that costs."""
+        before = rig.ends()
         try:
             row = self.inject(rig)
         except TrialOverError as over:
@@ -44,7 +45,9 @@ class Fault:
                 raise
             # That is what the fault has cost.
             row = over.trial.row(times=len(over.trial.struck_at))
-        return replace(row, fault=self.name)
+        ended = rig.ends() - before
+        names = [f"{name} ended by itself" for name in sorted(ended)]
+        return replace(row, fault=self.name, ended=ended.total(), note=", ".join([row.note, *names]).removeprefix(", "))
 
     def is_survived(self, row: Row) -> bool:
         """Whether the figures are what is promised."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,6 +126,10 @@ class Rig:
         """Workers and beat."""
         yield from self.workers.values()
         yield self.beat
+
+    def ends(self) -> Counter[str]:
+        """How often each of them has ended by itself and was not to."""
+        return Counter({process.name: process.ends for process in self.processes()})
 
     def log_text(self) -> str:
         """What all workers have written."""

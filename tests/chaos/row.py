@@ -16,6 +16,7 @@ class Row:
     :ivar doubled: features that are in a result more than once, each time after the first.
     :ivar wasted: invocations above one a tile.
     :ivar left: objects in any bucket after the sweep.
+    :ivar ended: processes of the fleet that ended by themselves and were not to.
     :ivar seconds_until_work: the longest time in which nothing of the job moved, once the fault was there, or
         was over, s; None where that has no meaning.
     :ivar note: what else is to be said, as a caller would see it.
@@ -28,10 +29,11 @@ class Row:
     doubled: int
     wasted: int
     left: int
+    ended: int = 0
     seconds_until_work: float | None = None
     note: str = ""
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is lost, doubled or left."""
-        return not (self.lost or self.doubled or self.left)
+        """Whether nothing is lost, doubled or left, and no process has ended by itself."""
+        return not (self.lost or self.doubled or self.left or self.ended)

@@ -27,6 +27,8 @@ class Supervised:
     :param directory: where logs go, and where it runs.
     :param env: the whole environment that it has as a rule.
     :param ready: what its log has when it works.
+    :ivar ends: how often one has ended that was not to.
+    :ivar may_end: whether the present one is to end by itself.
     """
 
     def __init__(
@@ -34,6 +36,9 @@ class Supervised:
     ) -> None:
         self.name = name
         self.starts = 0
+        self.ends = 0
+        self.may_end = False
+        self._killed: ChildProcess | None = None
         self._started_at = 0.0
         self._usual = (tuple(command), dict(env))
         self._now = self._usual
@@ -78,6 +83,7 @@ class Supervised:
     def kill(self) -> None:
         """Kill it with its children, as if its machine had gone."""
         with self._lock, suppress(ProcessLookupError):
+            self._killed = self._process
             os.killpg(self.pid, signal.SIGKILL)
 
     def change(self, command: Sequence[str] | None = None, **env: str) -> None:
@@ -85,6 +91,7 @@ class Supervised:
         self.stop()
         usual_command, usual_env = self._usual
         self._now = (tuple(command or usual_command), usual_env | env)
+        self.may_end = False
         self.start()
 
     def stop(self, grace: float = 0.0) -> None:
@@ -117,6 +124,7 @@ class Supervised:
             with self._lock:
                 if self._process is not None and not self._process.is_alive():
                     lived = time.monotonic() - self._started_at
+                    self.ends += self._process is not self._killed and not self.may_end
                     self._process.stop(grace=0)
                     self._start_process()
                     pause = 5 * RESTART_SECONDS if lived < _EARLY_DEATH_SECONDS else RESTART_SECONDS

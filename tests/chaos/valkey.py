@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from osml_tasks.child_process import ChildProcess
 from osml_tasks.local.broker import Broker
 
+FAKETIME = next((str(path) for path in sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+"""The library that gives a process a clock of its own; None where Debian's package libfaketime is not installed."""
 _DATA = "appendonlydir"
 
 
@@ -50,3 +56,29 @@ class Valkey(Broker):
         """Put the copy in the place of its data, while it does not run."""
         self.lose_data()
         (self.directory / "copy").rename(self.directory / _DATA)
+
+    @contextmanager
+    def own_clock(self) -> Iterator[Callable[[int], None]]:
+        """Have it run with a clock that is ahead by as many seconds as what this yields is called with."""
+        assert self._child is not None
+        assert FAKETIME, "the broker has no clock of its own without libfaketime: apt-get install libfaketime"
+        clock = self.directory / "clock"
+
+        def set_ahead(seconds: int) -> None:
+            # In one step: it is read all the time.
+            (self.directory / "clock.new").write_text(f"+{seconds}")
+            (self.directory / "clock.new").replace(clock)
+
+        set_ahead(0)
+        usual = self._child
+        names = {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+        self.kill()
+        env = {**os.environ, **names, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        self._child = ChildProcess(self.name, usual._command, directory=self.directory, env=env)
+        self.start_again()
+        try:
+            yield set_ahead
+        finally:
+            self.kill()
+            self._child = usual
+            self.start_again()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ from osml_tasks.celery_settings import QUEUES
 from osml_tasks.collection import collect_shard
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
-from osml_tasks.errors import NotAllowedError
+from osml_tasks.detection import create_job
+from osml_tasks.errors import NotAllowedError, SourceError
 from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, failure_filename
 from osml_tasks.ledger import ResourceType
 from osml_tasks.polling import TileRecord
+from osml_tasks.sources import find_tiles
 from osml_tasks.submission import Submission, submit_shard
 from osml_tasks.sweep import remove_job, sweep
 from tests.integration.endpoints import OUTPUTS
@@ -220,3 +223,12 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
 
 def decoded(message: bytes) -> bytes:
     return base64.b64decode(json.loads(message)["body"])
+
+
+def test_a_source_that_has_become_a_pipe_is_not_waited_for(connections: Connections, tiles: Path) -> None:
+    sources = find_tiles([str(write_tiles(tiles, {"a": {}, "b": {}}))])
+    pipe = tiles / "b"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match="is not a file any more"):
+        create_job(connections, sources, "scripted", stage=True)

@@ -23,7 +23,7 @@ from osml_tasks.ledger import ResourceType
 from osml_tasks.resume import resume_job
 from osml_tasks.retry import retry_job
 from osml_tasks.s3 import S3Uri
-from osml_tasks.sweep import clean_up_jobs, sweep
+from osml_tasks.sweep import clean_up_jobs, remove_job, sweep
 from tests.integration.endpoints import OUTPUTS
 from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
 from tests.integration.steps import Sent, collected, connected, ignore, make_job, sent_by, submitted, with_options
@@ -320,3 +320,39 @@ def test_a_poll_that_was_overtaken_takes_nothing_back(fleet: Fleet, connections:
     collected(connections, shard)
     assert overtaken.look(idle=0, seen=0).poll_in is None
     assert connections.records.progress(shard).succeeded == 2
+
+
+def test_a_live_job_without_records_is_deleted_only_by_force(connections: Connections, tiles: Path) -> None:
+    shards = make_job(connections, write_tiles(tiles, {f"{tiles.name}-{number}": {} for number in range(2)}))
+    submitted(connections, shards[0])
+    job = shards[0].job
+    connections.records._redis.flushdb()
+    with pytest.raises(ExtensionConfigurationError, match=f"{job} is not deleted, there are no records of it"):
+        remove_job(connections, job)
+    assert any(job in found.uri.key for found in connections.s3.list(S3Uri(INPUTS, "")))
+    wait_until(lambda: len(list(connections.s3.list(S3Uri(OUTPUTS, "")))) == 2)
+    assert remove_job(connections, job, force=True).failed == 0
+    assert [found.uri for bucket in (INPUTS, OUTPUTS) for found in connections.s3.list(S3Uri(bucket, ""))] == []
+    assert connections.records.state(job) is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_a_job_that_is_over_is_deleted_without_records(connections: Connections, tiles: Path, end: str) -> None:
+    if end == "completed":
+        job = completed(connections, tiles)
+    else:
+        job = make_job(connections, write_tiles(tiles, {f"{tiles.name}-any": {}}))[0].job
+        end_job(connections, job, JobState.FAILED, "for the test")
+    connections.records._redis.flushdb()
+    assert remove_job(connections, job).failed == 0
+    assert not any(job in found.uri.key for found in connections.s3.list(S3Uri(INPUTS, "")))
+
+
+def test_tiles_that_a_client_stages_are_not_deleted_without_force(connections: Connections, tiles: Path) -> None:
+    shards = make_job(connections, write_tiles(tiles, {f"{tiles.name}-any": {}}))
+    job = connections.job(shards[0].job)
+    connections.s3.delete([connections.input_uri(job.record_key)])
+    connections.records._redis.flushdb()
+    with pytest.raises(ExtensionConfigurationError, match="its client is still running"):
+        remove_job(connections, job.job_id)
+    assert remove_job(connections, job.job_id, force=True).cleaned > 0

@@ -18,8 +18,8 @@ def never(rig: object) -> Row:
     raise AssertionError("not to be tried")
 
 
-@pytest.mark.parametrize("figure", ["lost", "doubled", "left"])
-def test_one_feature_lost_or_doubled_and_one_object_left_are_too_many(figure: str) -> None:
+@pytest.mark.parametrize("figure", ["lost", "doubled", "left", "ended"])
+def test_one_feature_lost_or_doubled_one_object_left_and_one_process_ended_are_too_many(figure: str) -> None:
     fault = Fault("any", quick=False, wastes=True, inject=never)
     assert fault.is_survived(GOOD)
     assert not fault.is_survived(replace(GOOD, **{figure: 1}))
@@ -31,15 +31,18 @@ def test_only_some_faults_may_cost_invocations() -> None:
     assert not Fault("any", quick=False, wastes=False, inject=never).is_survived(wasted)
 
 
-def test_the_table_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+def test_rows_take_the_place_of_their_old_ones(tmp_path: Path) -> None:
+    fault = all_faults()[0].name
     document = tmp_path / "reliability.md"
-    document.write_text(f"before\n{table.BEGIN}\n| old |\n{table.END}\nafter\n")
+    old = "| fault | times | note |\n| --- | --: | --- |\n| all is well | 7 | old |\n| no such fault | 1 |  |\n"
+    document.write_text(f"before\n{table.BEGIN}\n{old}| {fault} | 3 | kept |\n{table.END}\nafter\n")
     for _ in range(2):
         table.write(document, [GOOD])
     lines = document.read_text().splitlines()
     assert (lines[:2], lines[-2:]) == (["before", table.BEGIN], [table.END, "after"])
-    assert lines.count("| all is well | 2 | 300 | 0 | 0 | 0 | 0 | 2 |  |") == 1
-    assert "| old |" not in lines
+    kept, new = lines[4:-2]
+    assert kept == f"| {fault} | 3 | — | — | — | — | — | — | — | kept | — |"
+    assert new.startswith("| all is well | 2 | 300 | 0 | 0 | 0 | 0 | 0 | 2 |  | 20")
 
 
 def test_the_document_names_only_faults_that_there_are() -> None:

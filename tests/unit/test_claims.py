@@ -33,6 +33,16 @@ def test_a_claim_is_one_tasks_until_it_gives_it_back(claims: Claims) -> None:
     assert claims.claim("work", "yours", 60)
 
 
+def test_a_claim_that_has_expired_is_not_renewed(claims: Claims, redis: Any) -> None:
+    claims.claim("work", "mine", 60)
+    assert claims.renew("work", "mine", 900)
+    assert redis.ttl("osml:claim:work") > 60
+    redis.delete("osml:claim:work")
+    assert not claims.renew("work", "mine", 60)
+    claims.claim("work", "yours", 60)
+    assert not claims.renew("work", "mine", 60)
+
+
 def test_claiming_again_renews_a_claim(claims: Claims, redis: Any) -> None:
     claims.claim("work", "mine", 10)
     assert claims.claim("work", "mine", 900)

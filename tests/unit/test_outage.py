@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from osml_tasks.errors import JobNotFoundError
-from osml_tasks.outage import Patience, insist
+from osml_tasks.outage import PASSING, Patience, insist, recognise_refusals
 from osml_tasks.stopping import Stop
 
 
@@ -67,3 +68,34 @@ def test_a_client_bears_with_it_for_so_long_only() -> None:
 def test_what_never_answered_is_not_waited_for(trouble: Exception) -> None:
     with pytest.raises(type(trouble)):
         Patience("job x").ask(answers(trouble))
+
+
+SCRIPT_OF_6_2 = "ERR Error running script (call to f_50142d15): @user_script:1: @user_script: 1: -"
+REFUSED = [
+    "NOREPLICAS Not enough good replicas to write.",
+    "MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "READONLY You can't write against a read only replica.",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "CLUSTERDOWN The cluster is down",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
+    "LOADING Redis is loading the dataset in memory",
+]
+
+
+@pytest.mark.parametrize("script", ["", SCRIPT_OF_6_2], ids=["command", "script of Redis 6.2"])
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text.split()[0])
+def test_a_refusal_that_passes_is_known_as_one(text: str, script: str) -> None:
+    recognise_refusals()
+    assert isinstance(BaseParser.parse_error(script + text), PASSING)
+
+
+OTHERS = ["WRONGTYPE Operation against a key", "ERR unknown command 'OOM'", "NOSCRIPT No", "BUSYGROUP Consumer Group"]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_any_other_answer_is_none(text: str) -> None:
+    recognise_refusals()
+    assert not isinstance(BaseParser.parse_error(text), PASSING)

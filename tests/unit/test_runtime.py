@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from typing import Any
 
 import boto3
@@ -19,7 +20,7 @@ from botocore.exceptions import ClientError, ParamValidationError, ProxyConnecti
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.errors import AnswerLostError, ExtensionConfigurationError
 from osml_tasks.runtime import Runtime, runtime_client
 
 KEY, SECRET, TOKEN = "AKIDEXAMPLE", "a-secret", "a-token"
@@ -50,11 +51,13 @@ class Endpoint:
     """A server that answers as it is told and remembers what it is sent.
 
     :ivar answers: status, headers and body for the next requests, one each; afterwards it accepts.
+    :ivar cut: how many bytes of its answers it sends before it closes the connection; None for all.
     :ivar hang_up: whether it closes each connection after its answer, without a word.
     """
 
     url: str = ""
     hang_up: bool = False
+    cut: int | None = None
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     connections: set[tuple[str, int]] = field(default_factory=set)
@@ -72,12 +75,16 @@ def serving() -> Iterator[Endpoint]:
             endpoint.connections.add(self.client_address)
             endpoint.requests.append((self.path, dict(self.headers.items()), body))
             status, headers, text = endpoint.answers.pop(0) if endpoint.answers else (202, ACCEPTED, b"{}")
+            whole, self.wfile = self.wfile, BytesIO()
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+            answer, self.wfile = self.wfile.getvalue(), whole
+            self.wfile.write(answer if endpoint.cut is None else answer[: endpoint.cut])
+            self.close_connection = self.close_connection or endpoint.cut is not None
             self.close_connection = self.close_connection or endpoint.hang_up
 
         def log_message(self, *_: Any) -> None:
@@ -184,6 +191,24 @@ def test_what_is_accepted_with_another_status_is_not_invoked_again(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint.answers = [(200, ACCEPTED, b"{}")]
+    assert opened(endpoint, monkeypatch).invoke_endpoint_async(**MEMBERS, Body=b"tile") == ANSWER
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("cut", [0, 10, 60, 200])
+def test_an_answer_that_is_lost_is_said_to_whoever_can_look(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    endpoint.cut = cut
+    with pytest.raises(AnswerLostError, match="the answer to an invocation is lost"):
+        runtime_client(a_session(), 4, says_lost=True).invoke_endpoint_async(**MEMBERS, Body=b"tile")
+    assert len(endpoint.requests) == 1
+
+
+def test_an_answer_whose_headers_came_whole_is_one(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint.answers = [(202, ACCEPTED, b"{" + b" " * 10_000 + b"}")]
+    endpoint.cut = 1000
     assert opened(endpoint, monkeypatch).invoke_endpoint_async(**MEMBERS, Body=b"tile") == ANSWER
     assert len(endpoint.requests) == 1
 
