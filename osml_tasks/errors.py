@@ -24,6 +24,10 @@ class ImageReadError(SourceError):
     """An image is none, is damaged, or cannot be reached."""
 
 
+class ImageTooCostlyError(SourceError):
+    """An image cannot be read in the memory and the time that there are for it: trying again is of no use."""
+
+
 class PreflightError(ExtensionConfigurationError):
     """Something the job needs is not there: broker, worker, bucket, endpoint or credentials."""
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import orjson
 
 from osml_tasks.accounts import session_of
-from osml_tasks.allowed_tiles import allowed_tile, lies_under, readable_tile
+from osml_tasks.allowed_tiles import lies_under, readable_tile
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id
@@ -94,7 +94,7 @@ def _job_and_shards(
 def _plan(
     here: Connections, sources: list[str], tiles: list[SourceTile], options: ImageOptions | None, cut: bool | None
 ) -> ImagePlan | None:
-    return plan_sources(sources, tiles, options, lambda: here.image_tiles.datasets, cut=cut, stage=False)
+    return plan_sources(sources, tiles, options, lambda: here.image_tiles.reader, cut=cut, stage=False)
 
 
 def _image_options(given: dict[str, Any], config: AsyncEndpointConfig) -> ImageOptions | None:
@@ -112,7 +112,10 @@ def _image_options(given: dict[str, Any], config: AsyncEndpointConfig) -> ImageO
     except (TypeError, ValueError, AttributeError) as error:
         raise ExtensionConfigurationError(f"an option of images is wrong: {error}") from None
     if options is not None and options.dem is not None:
-        allowed_tile(options.dem, config)
+        if options.dem.startswith("s3://"):
+            _check_object(S3Uri.parse(options.dem), config)
+        else:
+            readable_tile(options.dem, config)
     if options is not None and options.roi is not None:
         from osml_tasks.imagery.roi import names_file
 
