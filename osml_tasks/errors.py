@@ -7,6 +7,9 @@ One line of text each: what was wrong, with which value, what to change. The two
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class ExtensionError(Exception):
     """The parent of all errors of this package."""
@@ -186,3 +189,18 @@ class JobFailedError(ExtensionRuntimeError):
 
 class JobTimeoutError(ExtensionRuntimeError):
     """The caller stopped waiting; the job itself goes on."""
+
+
+@contextmanager
+def library_errors(to_error: Callable[[str], ExtensionError]) -> Iterator[None]:
+    """Have whatever a library raises over one tile's content be an error of that tile, and of no other.
+
+    :param to_error: makes one of what was raised, in one line.
+    """
+    try:
+        yield
+    except (ExtensionError, MemoryError):
+        # Memory is the worker's trouble.
+        raise
+    except Exception as error:
+        raise to_error(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
+from osml_tasks.errors import (
+    NotAllowedError,
+    ObjectNotFoundError,
+    SourceError,
+    UnparsableOutputError,
+    library_errors,
+)
 from osml_tasks.features import Feature, add_provenance, check_size, parse, source_of, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard
 from osml_tasks.large_output import parse_in_turns
@@ -153,9 +159,11 @@ class PartWriter:
         for tile, output, body in zip(there, outputs, small, strict=True):
             try:
                 yield from self._lines_of_tile(tile, output, body)
-            except UnparsableOutputError as error:
+            except (UnparsableOutputError, SourceError, NotAllowedError) as error:
+                # The model's output; or a height model, without which it has no place.
+                reason = Reason.UNPARSABLE if isinstance(error, UnparsableOutputError) else Reason.INPUT
                 attempt = records[tile.index].attempt
-                self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
+                self._failures.append(TileFailure(tile.index, tile.name, reason, str(error), attempt))
 
     def _lines_of_tile(self, tile: Tile, output: S3Object, body: bytes | None) -> Iterator[bytes]:
         self._connections.stop.check()
@@ -164,7 +172,8 @@ class PartWriter:
             if body is None:
                 # It is large, and the sweep would take the shard for lost.
                 self._connections.records.touch(self._job.job_id)
-            told = self._with_provenance(tile, output, features)
+            with library_errors(lambda said: UnparsableOutputError(f"the features cannot be placed: {said}")):
+                told = self._with_provenance(tile, output, features)
             self._features += len(told)
             yield to_lines(told)
 

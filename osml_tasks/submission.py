@@ -23,6 +23,7 @@ from osml_tasks.errors import (
     SourceError,
     ThrottledError,
     WorkerStoppingError,
+    library_errors,
 )
 from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import write_paths
@@ -227,9 +228,10 @@ class _Submitter:
 
     def _payload(self, tile: Tile) -> Payload | None:
         """A file that this worker may read, an object, or what is cut from an image: None if that is nothing."""
-        if tile.window is not None:
-            return self._connections.image_tiles.cut(self._job, tile)
-        return allowed_tile(tile.location, self._connections.config)
+        with library_errors(lambda said: SourceError(f"the worker cannot read {tile.location}: {said}")):
+            if tile.window is not None:
+                return self._connections.image_tiles.cut(self._job, tile)
+            return allowed_tile(tile.location, self._connections.config)
 
     def _payload_uri(self, tile: Tile) -> S3Uri:
         return self._connections.input_uri(self._job.payload_key(self._shard.shard, tile.index, tile.name))
