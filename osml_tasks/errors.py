@@ -67,6 +67,10 @@ class CredentialsExpiredError(ExtensionRuntimeError):
     """The AWS credentials have expired, and cannot be renewed for now: the work goes on when they are back."""
 
 
+class WorkersLostError(ExtensionRuntimeError):
+    """Workers are lost at the same work again and again: something in it kills them."""
+
+
 class S3OperationError(ExtensionRuntimeError):
     """An S3 request failed for good.
 

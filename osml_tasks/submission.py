@@ -30,6 +30,7 @@ from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
+from osml_tasks.losses import Attempt
 from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
@@ -109,7 +110,8 @@ def submit_shard(
     if not connections.claims.claim(claim, token, CLAIM_SECONDS):
         return Submission(busy=True)
     try:
-        resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
+        with connections.losses.at_work(claim) as attempt:
+            resubmit_in = _Submitter(connections, job, shard, token, attempt).invoke_due()
         foreseen = first_look(connections.paces.of(job.endpoint))
         return Submission(resubmit_in=resubmit_in, poll_in=min(longest_wait(job.options, 0), foreseen))
     except MessageRefusedError:
@@ -124,11 +126,12 @@ def submit_shard(
 class _Submitter:
     """One pass over a shard: what is known, what is found out, and where it is written down."""
 
-    def __init__(self, connections: Connections, job: Job, shard: Shard, token: str) -> None:
+    def __init__(self, connections: Connections, job: Job, shard: Shard, token: str, attempt: Attempt) -> None:
         self._connections = connections
         self._job = job
         self._shard = shard
         self._token = token
+        self._attempt = attempt
         self._now = server_clock(connections.records.now())
         self._records = connections.records.tiles(shard)
         self._known = set(self._records)
@@ -159,7 +162,7 @@ class _Submitter:
             step = "submit" if any(tile.index not in self._records for tile in due) else "resubmit"
             self._connections.records.start(self._job.job_id, began)
             try:
-                self._invoke(due)
+                (self._invoke_singly if self._attempt.is_careful else self._invoke)(due)
             finally:
                 self._write_down()
                 self._count()
@@ -205,6 +208,14 @@ class _Submitter:
             call_off(pending)
         if trouble is not None:
             raise trouble
+
+    def _invoke_singly(self, tiles: list[Tile]) -> None:
+        """The same one by one, each written down before the next: a worker was lost at one of them."""
+        for tile in tiles:
+            with self._attempt.at_tile(tile.index) as lost:
+                record = give_up(self._record(tile), Reason.INPUT, lost)
+                self._note(tile, record if lost else self._invoke_tile(tile))
+                self._write_down()
 
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""

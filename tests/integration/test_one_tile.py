@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +56,64 @@ def test_a_path_that_is_replaced_by_a_link_to_itself(connections: Connections, t
     ((name, reason, error),) = failures(connections, shards)
     assert (name, reason) == ("t2", "input")
     assert "t2" in error
+
+
+_KILLED = """
+import os, signal, sys
+import boto3, orjson
+from osml_tasks import parts, submission
+from osml_tasks.celery import new_app
+from osml_tasks.collection import collect_shard
+from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.connections import connect
+from osml_tasks.jobs import Shard
+step, state, poison, text = sys.argv[1:]
+shard = Shard.from_message(orjson.loads(text))
+here = connect(AsyncEndpointConfig(), new_app(result_backend=state))
+
+def deadly(real):
+    def called(*arguments, **options):
+        if any(poison in str(one) for one in arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return called
+
+submission.allowed_tile = deadly(submission.allowed_tile)
+parts.PartWriter._lines_of_tile = deadly(parts.PartWriter._lines_of_tile)
+if step == "submit":
+    submission.submit_shard(here, shard, "{}", "test", list)
+else:
+    while collect_shard(here, shard, idle=0, seen=0, publish=list).poll_in is not None:
+        pass
+"""
+
+
+def killed(fleet: Fleet, connections: Connections, step: str, shard: Shard, poison: str) -> int:
+    """A step done by a process that is killed at one of its tiles; says how it ended."""
+    state = str(connections.app.conf.result_backend)
+    variables = {
+        "ASYNC_SM_TILE_ROOTS": str(fleet.tiles),
+        "ASYNC_SM_MAX_CONCURRENT_JOBS": "16",
+        "ASYNC_SM_POLLING_INTERVAL": "0.1",
+    }
+    command = [sys.executable, "-c", _KILLED, step, state, poison, json.dumps(shard.to_message())]
+    return subprocess.run(command, env={**os.environ, **fleet.env, **variables}, check=False, timeout=90).returncode
+
+
+@pytest.mark.parametrize("step", ["submit", "poll"])
+def test_a_tile_that_workers_are_lost_at_is_reported(
+    fleet: Fleet, connections: Connections, tiles: Path, step: str
+) -> None:
+    (shard, *more) = make_job(connections, write_tiles(tiles, {f"t{number}": {} for number in range(4)}))
+    assert not more
+    if step == "poll":
+        submitted(connections, shard)
+    ended = [killed(fleet, connections, step, shard, "t2") for _ in range(5)]
+    # Once to see that one is lost, three times to be sure at which tile.
+    assert ended == [-signal.SIGKILL] * 4 + [0]
+    ((name, reason, error),) = failures(connections, [shard])
+    assert (name, reason) == ("t2", "input" if step == "submit" else "unparsable")
+    assert error.startswith("3 workers were lost at this tile")
 
 
 @pytest.fixture(autouse=True)
