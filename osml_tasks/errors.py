@@ -112,6 +112,10 @@ class BucketRegionError(S3AccessError):
     """A bucket is in another region than the one that this process works in."""
 
 
+class OddKeyError(S3OperationError):
+    """A listing has a key that this program would not write, and that obstore does not take."""
+
+
 class PartsMissingError(S3OperationError):
     """A job cannot be assembled, because shards of it are not finished."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import glob
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from osml_tasks.errors import (
     JobNotFoundError,
     NotAllowedError,
     ObjectNotFoundError,
+    SourceError,
 )
+from osml_tasks.glob_within import files_within
 from osml_tasks.image_sources import plan_sources
 from osml_tasks.imagery.options import IMAGE_OPTIONS, ImageOptions, image_options
 from osml_tasks.job_handle import JobHandle
@@ -41,7 +44,6 @@ MOST_FAILURES = 1000
 
 _LONGEST_OPTION = 100
 _LONGEST_IMAGE_OPTIONS = 20_000
-_MAGIC = re.compile(r"[*?\[]")
 
 
 def called_job(
@@ -151,18 +153,51 @@ def _check_sources(sources: list[str], config: AsyncEndpointConfig) -> None:
         else:
             if ".." in Path(source).parts:
                 raise NotAllowedError(f"{source!r} goes up a directory: name it without '..'")
-            readable_tile(_MAGIC.split(source)[0], config)
+            readable_tile(_listed_first(source), config)
+
+
+def _listed_first(source: str) -> str:
+    """What of a path is looked at first: of a glob, the directory above its first sign."""
+    if not _is_glob(source):
+        return source
+    path = Path(source).absolute()
+    return str(next(above for above in (*path.parents, path) if not glob.has_magic(str(above))))
+
+
+def _is_glob(source: str) -> bool:
+    return glob.has_magic(source) and not os.path.exists(source)  # noqa: PTH110 - which may raise
 
 
 def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
     """The tiles of sources, each of them one that workers may read."""
-    tiles = find_tiles(sources, session_of(config), S3Settings.of(config))
+    named = [one for source in sources for one in _found(source, config)]
+    tiles = find_tiles(named, session_of(config), S3Settings.of(config))
     for tile in tiles:
         if tile.path is not None:
             readable_tile(tile.path, config)
         elif tile.uri is not None:
             _check_object(tile.uri, config)
     return tiles
+
+
+def _found(source: str, config: AsyncEndpointConfig) -> list[str]:
+    """The files of a glob, none of them listed where workers may not read; what is no glob as it is."""
+    if source.startswith("s3://") or not _is_glob(source):
+        return [source]
+    files = files_within(str(Path(source).absolute()), lambda folder: _check_folder(source, folder, config))
+    if not files:
+        raise SourceError(f"{source!r} has no tiles: the glob matches nothing")
+    return files
+
+
+def _check_folder(source: str, folder: str, config: AsyncEndpointConfig) -> None:
+    try:
+        readable_tile(folder, config)
+    except NotAllowedError:
+        # What was found on the way there is not the caller's to know.
+        raise NotAllowedError(
+            f"{source!r} leads out of ASYNC_SM_TILE_ROOTS: name what lies under one of them"
+        ) from None
 
 
 def _check_object(uri: S3Uri, config: AsyncEndpointConfig) -> None:

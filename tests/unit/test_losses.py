@@ -10,7 +10,6 @@ import pytest
 from osml_tasks.losses import MOST_LOSSES, Losses
 from osml_tasks.records import RECORD_SECONDS
 
-
 _KEPT: list[Any] = []  # what is collected as garbage would end
 
 
