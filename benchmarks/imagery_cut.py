@@ -29,6 +29,7 @@ from osml_tasks.imagery.cutting import Cutting, TileFormat
 from osml_tasks.imagery.datasets import Datasets
 from osml_tasks.imagery.options import ImageOptions
 from osml_tasks.imagery.plan import ImagePlan, plan_images
+from osml_tasks.imagery.reader import Reader
 from osml_tasks.jobs import Job, JobOptions, Round, new_job_id
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sources import SourceTile
@@ -116,7 +117,7 @@ def _measure(scene: Scene, cutting: Cutting) -> Cut:
 
 def _plan(scene: Scene, cutting: Cutting) -> ImagePlan:
     source = SourceTile("scene.tif", str(scene.path), None, scene.path.stat().st_size)
-    return plan_images([source], ImageOptions(cutting=cutting), Datasets(boto3.Session()))
+    return plan_images([source], ImageOptions(cutting=cutting), Reader(Datasets(boto3.Session())))
 
 
 def _ours(scene: Scene, plan: ImagePlan, config: AsyncEndpointConfig, session: boto3.Session) -> Iterator[bytes | None]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.config import CleanupPolicy
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError
+from osml_tasks.errors import ExtensionError, JobNotFoundError, PartsMissingError, WorkersLostError
 from osml_tasks.features import COLLECTION_HEAD, COLLECTION_TAIL, join_lines
 from osml_tasks.image_assembly import merge_parts, report_images
 from osml_tasks.job_cleanup import clean_up_job, expect_late_outputs, schedule_cleanup, worth_keeping
@@ -18,6 +18,7 @@ from osml_tasks.job_status import JobStatus
 from osml_tasks.jobs import Job, JobState
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import log_step
+from osml_tasks.losses import MOST_LOSSES_OF_JOB
 from osml_tasks.messages import check_rounds
 from osml_tasks.parts import count_part, parts_there, read_failures, read_parts
 from osml_tasks.publishing import planned_shards
@@ -44,7 +45,14 @@ def assemble_job(connections: Connections, job_id: str, rounds: int = 1) -> None
     if records.state(job_id).is_over or len(job.rounds) > rounds:
         return
     if not records.is_assembled(job_id):
-        _assemble(connections, job)
+        with connections.losses.at_work(f"{job_id}/assemble") as attempt:
+            if attempt.losses >= MOST_LOSSES_OF_JOB:
+                attempt.forget()
+                raise WorkersLostError(
+                    f"{attempt.losses} workers were lost as they assembled job {job_id}, each killed or out of memory: "
+                    "give workers more memory; 'osml-tasks resume' goes on with it"
+                )
+            _assemble(connections, job)
     # Anything may have happened meanwhile: it was cancelled; or another has done the same, and a retry has begun.
     status = records.status(job_id)
     if len(status.job.rounds) > rounds:

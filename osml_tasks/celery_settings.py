@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from kombu import Exchange, Queue
 from kombu.utils.url import parse_url
 
 from osml_tasks.cleanup import SWEEP_SECONDS
+from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.records import RECORD_SECONDS
 
 SUBMIT_QUEUE = "osml.submit"
@@ -152,8 +155,25 @@ class SettingsLoader(AppLoader):
         module = os.environ.get(env)
         if module is None and _is_a_command() and Path(f"{OPERATORS_MODULE}.py").is_file():
             module = OPERATORS_MODULE
+            _say_that_it_runs(Path(f"{OPERATORS_MODULE}.py").absolute())
         found = vars(self.import_from_cwd(module)) if module else {}
         return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+@cache
+def _say_that_it_runs(path: Path) -> None:
+    """Say on standard error, once, that a file is run because it lies where a command is called.
+
+    :raises ExtensionConfigurationError: anybody may have written it.
+    """
+    file, folder = path.stat(), path.parent.stat()
+    strangers = file.st_uid not in (0, os.geteuid()) and folder.st_mode & stat.S_IWOTH
+    if strangers or file.st_mode & stat.S_IWOTH:
+        raise ExtensionConfigurationError(
+            f"{path} lies where the command is called and may be anybody's: go elsewhere, or name the module to take "
+            "with CELERY_CONFIG_MODULE"
+        )
+    click.echo(f"osml-tasks: takes the settings of {path}; CELERY_CONFIG_MODULE names others", err=True)
 
 
 def _is_a_command() -> bool:

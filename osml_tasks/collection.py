@@ -269,7 +269,8 @@ class _Collector:
             return self._finished_before()
         tiles = read_tiles(self._connections, self._job, self._shard)
         writer = PartWriter(self._connections, self._job, self._shard, self._metrics)
-        progress = writer.write(tiles, arrivals, self._records)
+        with self._connections.losses.at_work(f"{self._shard.name}/part") as attempt:
+            progress = writer.write(tiles, arrivals, self._records, attempt)
         self._connections.records.set_progress(self._shard, progress)
         self._learn_pace(arrivals)
         self._count(arrivals)

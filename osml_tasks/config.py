@@ -32,6 +32,8 @@ LONGEST_WAIT_SECONDS = 7 * 24 * 3600
 _LONGEST_KEPT_SECONDS = 366 * 24 * 3600
 _SHORTEST_POLL_SECONDS = 0.01
 _MOST_IN_FLIGHT = 1_000_000
+_LONGEST_CUT_SECONDS = 3600
+_LEAST_IMAGE_MEMORY = 268_435_456  # what GDAL and numpy take by themselves, and room for a tile
 
 INLINE_BODY_MAX_BYTES = 128_000
 """The largest ``Body`` of ``InvokeEndpointAsync``, in bytes (botocore's service model)."""
@@ -229,6 +231,16 @@ class AsyncEndpointConfig(LogConfig):
     """Largest payload in bytes that travels inside the invocation; 0 turns that off. Default 128,000."""
     max_output_bytes: int = Field(134_217_728, ge=1, validation_alias=_env("ASYNC_SM_MAX_OUTPUT_BYTES"))
     """Largest output in bytes that a worker or a detector reads. Default 134,217,728."""
+    max_block_bytes: int = Field(134_217_728, ge=1, validation_alias=_env("ASYNC_SM_MAX_BLOCK_BYTES"))
+    """Largest block of pixels in bytes that is decoded of an image. Default 134,217,728."""
+    max_image_memory_bytes: int = Field(
+        805_306_368, ge=_LEAST_IMAGE_MEMORY, validation_alias=_env("ASYNC_SM_MAX_IMAGE_MEMORY_BYTES")
+    )
+    """Memory in bytes of each process that reads images. Default 805,306,368."""
+    max_cut_seconds: float = Field(
+        30.0, ge=1, le=_LONGEST_CUT_SECONDS, allow_inf_nan=False, validation_alias=_env("ASYNC_SM_MAX_CUT_SECONDS")
+    )
+    """CPU in seconds for cutting a tile; twice that may pass by the clock. Default 30."""
     tile_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories), AfterValidator(_absolute)] = Field(
         (), validation_alias=_env("ASYNC_SM_TILE_ROOTS")
     )

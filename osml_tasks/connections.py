@@ -20,6 +20,7 @@ from osml_tasks.errors import MessageRefusedError, NotAllowedError
 from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, Shard
 from osml_tasks.ledger import RedisLedger
+from osml_tasks.losses import Losses
 from osml_tasks.messages import check_planned, log_refused, parked_message
 from osml_tasks.pace import Paces
 from osml_tasks.read_ahead import ReadAhead
@@ -56,6 +57,7 @@ class Connections:
     runtime: Any
     records: JobRecords
     claims: Claims
+    losses: Losses
     capacity: Capacity
     paces: Paces
     resources: ResourceManager
@@ -180,6 +182,7 @@ def connect(
         runtime=runtime_client(session, CALLS_AT_A_TIME, says_lost=True),
         records=JobRecords(redis),
         claims=Claims(redis),
+        losses=Losses(redis),
         capacity=Capacity(redis),
         paces=Paces(redis),
         resources=ResourceManager(config, s3, RedisLedger(redis)),

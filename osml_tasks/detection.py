@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from osml_tasks.accounts import session_of
 from osml_tasks.config import AsyncEndpointConfig, CleanupPolicy
 from osml_tasks.connections import Connections, open_connections
 from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, SourceError
-from osml_tasks.image_sources import client_datasets, plan_sources
+from osml_tasks.image_sources import client_images, plan_sources
+from osml_tasks.imagery.limits import Limits
 from osml_tasks.imagery.options import image_options
 from osml_tasks.job_cleanup import delete_job
 from osml_tasks.job_copy import write_job
@@ -126,7 +128,8 @@ def detect(
     named: list[Source] = [sources] if one else list(sources)  # type: ignore[list-item, arg-type]
     settings = S3Settings.of(config)
     tiles = find_tiles(named, session, settings)
-    images = plan_sources(named, tiles, options, lambda: client_datasets(session, settings), cut=cut, stage=stage)
+    reader = partial(client_images, session, settings, Limits.by(config))
+    images = plan_sources(named, tiles, options, reader, cut=cut, stage=stage)
     if images is None:
         return start_job(connections, tiles, endpoint, stage=stage)
     for warning in images.warnings:

@@ -7,6 +7,9 @@ One line of text each: what was wrong, with which value, what to change. The two
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class ExtensionError(Exception):
     """The parent of all errors of this package."""
@@ -22,6 +25,10 @@ class SourceError(ExtensionConfigurationError):
 
 class ImageReadError(SourceError):
     """An image is none, is damaged, or cannot be reached."""
+
+
+class ImageTooCostlyError(SourceError):
+    """An image cannot be read in the memory and the time that there are for it: trying again is of no use."""
 
 
 class PreflightError(ExtensionConfigurationError):
@@ -58,6 +65,10 @@ class ClockSkewError(ExtensionRuntimeError):
 
 class CredentialsExpiredError(ExtensionRuntimeError):
     """The AWS credentials have expired, and cannot be renewed for now: the work goes on when they are back."""
+
+
+class WorkersLostError(ExtensionRuntimeError):
+    """Workers are lost at the same work again and again: something in it kills them."""
 
 
 class S3OperationError(ExtensionRuntimeError):
@@ -99,6 +110,10 @@ class S3CredentialsExpiredError(S3OperationError, CredentialsExpiredError):
 
 class BucketRegionError(S3AccessError):
     """A bucket is in another region than the one that this process works in."""
+
+
+class OddKeyError(S3OperationError):
+    """A listing has a key that this program would not write, and that obstore does not take."""
 
 
 class PartsMissingError(S3OperationError):
@@ -186,3 +201,18 @@ class JobFailedError(ExtensionRuntimeError):
 
 class JobTimeoutError(ExtensionRuntimeError):
     """The caller stopped waiting; the job itself goes on."""
+
+
+@contextmanager
+def library_errors(to_error: Callable[[str], ExtensionError]) -> Iterator[None]:
+    """Have whatever a library raises over one tile's content be an error of that tile, and of no other.
+
+    :param to_error: makes one of what was raised, in one line.
+    """
+    try:
+        yield
+    except (ExtensionError, MemoryError):
+        # Memory is the worker's trouble.
+        raise
+    except Exception as error:
+        raise to_error(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

@@ -22,7 +22,8 @@ Feature = dict[str, Any]
 COLLECTION_HEAD = b'{"type":"FeatureCollection","features":[\n'
 COLLECTION_TAIL = b"\n]}\n"
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some writers begin UTF-8 with, and JSON does not have."""
 _SHALLOW_BRACKETS = 200  # with no more of them nothing is too deep to be written
 _FORMATS = {
     ".png": "PNG",
@@ -54,7 +55,7 @@ def parse(output: bytes, *, first: int = 0) -> list[Feature]:
     :raises UnparsableOutputError: if it is not a GeoJSON FeatureCollection (RFC 7946); NaN and
         infinity are no JSON, and so are refused too.
     """
-    output = output.removeprefix(_BYTE_ORDER_MARK)
+    output = output.removeprefix(BYTE_ORDER_MARK)
     try:
         collection = orjson.loads(output)
     except orjson.JSONDecodeError as error:

@@ -6,7 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from osml_tasks.errors import ExtensionConfigurationError, ExtensionError, SourceError
+from osml_tasks.errors import (
+    ExtensionConfigurationError,
+    ExtensionError,
+    ImageTooCostlyError,
+    NotAllowedError,
+    SourceError,
+)
 from osml_tasks.image_tiles import MISSING
 from osml_tasks.imagery.cutting import DEFAULT_TILE_SIZE
 from osml_tasks.imagery.options import ImageOptions
@@ -15,8 +21,10 @@ from osml_tasks.sources import Source, SourceTile
 if TYPE_CHECKING:
     import boto3
 
-    from osml_tasks.imagery.datasets import Datasets
+    from osml_tasks.imagery.limits import Limits
     from osml_tasks.imagery.plan import ImagePlan
+    from osml_tasks.imagery.reader import Images
+    from osml_tasks.imagery.reader_pool import ReaderPool
     from osml_tasks.s3_settings import S3Settings
 
 # What tiles are rarely, and images mostly.
@@ -27,7 +35,7 @@ def plan_sources(
     sources: Sequence[Source],
     tiles: Sequence[SourceTile],
     options: ImageOptions | None,
-    open_datasets: Callable[[], Datasets],
+    open_images: Callable[[], Images],
     *,
     cut: bool | None = None,
     stage: bool = True,
@@ -55,23 +63,27 @@ def plan_sources(
         if unasked:
             return None
         raise ExtensionConfigurationError(MISSING) from error
-    datasets = open_datasets()
-    if unasked and not all(_is_large(tile, datasets) for tile in tiles):
+    images = open_images()
+    if unasked and not all(_is_large(tile, images) for tile in tiles):
         return None
-    plan = plan_images(tiles, options or ImageOptions(), datasets)
+    plan = plan_images(tiles, options or ImageOptions(), images)
     if stage:
         _check_stageable(plan)
     return plan
 
 
-def client_datasets(session: boto3.Session, settings: S3Settings | None = None) -> Datasets:
-    """What a client opens images with, to learn all that there is to know of them.
+def client_images(
+    session: boto3.Session, settings: S3Settings | None = None, limits: Limits | None = None
+) -> ReaderPool:
+    """What a client reads images with, to learn all that there is to know of them.
 
     :param settings: what goes with each request to S3; default: nothing.
+    :param limits: what that may cost; default: as a worker's.
     """
-    from osml_tasks.imagery.datasets import Datasets
+    from osml_tasks.imagery.limits import Limits
+    from osml_tasks.imagery.reader_pool import ReaderPool
 
-    return Datasets(session, settings=settings, sidecars=True, most_open=0)
+    return ReaderPool(session, limits or Limits(), settings=settings, sidecars=True, most_open=0)
 
 
 def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) -> bool:
@@ -80,10 +92,12 @@ def _named_one_by_one(sources: Sequence[Source], tiles: Sequence[SourceTile]) ->
     return names == [tile.name for tile in tiles] and all(name.lower().endswith(_ENDINGS) for name in names)
 
 
-def _is_large(tile: SourceTile, datasets: Datasets) -> bool:
+def _is_large(tile: SourceTile, images: Images) -> bool:
     try:
-        with datasets.open(tile.location) as dataset:
-            return bool(max(dataset.width, dataset.height) > DEFAULT_TILE_SIZE)
+        return max(images.size(tile.location)) > DEFAULT_TILE_SIZE
+    except (NotAllowedError, ImageTooCostlyError):
+        # An image it is, and one that nobody is to be sent.
+        raise
     except ExtensionError:
         return False
 

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from osml_tasks.allowed_tiles import allowed_tile
+from osml_tasks.allowed_tiles import Allowed
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.endpoint import content_type
 from osml_tasks.errors import ExtensionConfigurationError, NotAllowedError
 from osml_tasks.features import Feature, add_provenance
-from osml_tasks.imagery.room import Room
 from osml_tasks.imagery.window import Window
 from osml_tasks.jobs import Job
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -29,10 +27,10 @@ from osml_tasks.tile import Tile
 if TYPE_CHECKING:
     import boto3
 
-    from osml_tasks.imagery.datasets import Datasets
     from osml_tasks.imagery.georeference import Transformer
     from osml_tasks.imagery.image import Image
     from osml_tasks.imagery.image_job import ImageJob
+    from osml_tasks.imagery.reader_pool import ReaderPool
 
 MISSING = "images are read by rasterio and shapely: pip install 'osml-tasks[imagery]'"
 
@@ -41,8 +39,6 @@ Value = TypeVar("Value")
 
 _JOBS_KEPT = 8
 _TRANSFORMERS_KEPT = 64
-_PIXEL_BYTES = 192 * 1024 * 1024
-_BYTES_A_SAMPLE = 8  # of pixels as read, converted and encoded, all of which are there at a time
 
 
 class ImageTiles:
@@ -55,17 +51,15 @@ class ImageTiles:
         self._jobs: OrderedDict[str, ImageJob] = OrderedDict()
         self._transformers: OrderedDict[tuple[str, int], Transformer] = OrderedDict()
         self._lock = Lock()
-        self._room = Room(_PIXEL_BYTES)
 
     @cached_property
-    def datasets(self) -> Datasets:
-        """The images that this process has open."""
-        from osml_tasks.imagery.datasets import Datasets, bound_cache
+    def reader(self) -> ReaderPool:
+        """What reads images for this process."""
+        from osml_tasks.imagery.limits import Limits
+        from osml_tasks.imagery.reader_pool import ReaderPool
 
-        bound_cache()
-        return Datasets(
-            self._session, lambda location: allowed_tile(location, self._config), settings=S3Settings.of(self._config)
-        )
+        limits, allowed = Limits.by(self._config), Allowed.by(self._config)
+        return ReaderPool(self._session, limits, allowed, settings=S3Settings.of(self._config))
 
     def of(self, job: Job) -> ImageJob:
         """What is known of the images of a job; read from S3 once.
@@ -94,15 +88,11 @@ class ImageTiles:
         """The payload of a tile, or None where its image has no data there.
 
         :raises ImageReadError: the image cannot be read.
+        :raises ImageTooCostlyError: that would take more memory or CPU than there is for it.
         :raises NotAllowedError: this worker may not read it.
         """
-        from osml_tasks.imagery.cut import cut_tile
-
         known = self.of(job)
-        window, image = _window_of(tile), known.images[tile.image]
-        size = window.width * window.height * len(image.taken) * _BYTES_A_SAMPLE
-        with self._room.take(size), self.datasets.open(tile.location, job.job_id) as dataset:
-            return cut_tile(dataset, image, window, known.cutting)
+        return self.reader.cut(tile.location, known.images[tile.image], _window_of(tile), known.cutting, job=job.job_id)
 
     def content_type(self, job: Job, tile: Tile) -> str:
         """The media type of a tile's payload."""
@@ -120,20 +110,10 @@ class ImageTiles:
         window, image = _window_of(tile), known.images[tile.image]
         if threshold := known.merging.score_threshold:
             features = [one for one in features if top_class(one["properties"])[1] >= threshold]
-        with self._environment(image):
-            place([(window, features)], self._transformer(job, tile.image, image))
+        place([(window, features)], self._transformer(job, tile.image, image))
         source = image.source | {"tileBBox": list(window.box)}
         add_provenance(features, job_id=job.job_id, source=source, inferred=inferred, properties=known.properties)
         return features
-
-    def _environment(self, image: Image) -> AbstractContextManager[object]:
-        """What GDAL needs to read the height model, where there is one."""
-        dem = image.georeference.dem if image.georeference else None
-        if dem is None:
-            return nullcontext()
-        with self.datasets.open(dem):
-            # It and what it refers to may be read.
-            return self.datasets.environment(dem)
 
     def _transformer(self, job: Job, number: int, image: Image) -> Transformer | None:
         if image.georeference is None:
@@ -141,7 +121,7 @@ class ImageTiles:
         key = (job.job_id, number)
         with self._lock:
             if key not in self._transformers:
-                self._transformers[key] = image.georeference.transformer()
+                self._transformers[key] = self.reader.transformer(image.georeference, job.job_id)
             return _latest(self._transformers, key, _TRANSFORMERS_KEPT)
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from osml_tasks.connections import Connections
-from osml_tasks.errors import ObjectNotFoundError, UnparsableOutputError
+from osml_tasks.errors import (
+    NotAllowedError,
+    ObjectNotFoundError,
+    SourceError,
+    UnparsableOutputError,
+    library_errors,
+)
 from osml_tasks.features import Feature, add_provenance, check_size, parse, source_of, to_lines
 from osml_tasks.jobs import Job, Progress, Reason, Shard
 from osml_tasks.large_output import parse_in_turns
 from osml_tasks.ledger import Outcome, ResourceType
+from osml_tasks.losses import Attempt
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.polling import TileRecord
 from osml_tasks.report import TileFailure
@@ -115,14 +123,17 @@ class PartWriter:
         self._skipped: list[Tile] = []
         self._features = 0
 
-    def write(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Progress:
+    def write(
+        self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord], attempt: Attempt
+    ) -> Progress:
         """Write the part, last of all: that it exists says that the shard is finished.
 
+        :param attempt: which one this is, and at which tiles earlier ones were lost.
         :raises WorkerStoppingError: this worker has no time for the rest; there is no part then.
         """
         self._note_failures(tiles, arrivals, records)
         with self._connections.s3.writer(self._uri(self._job.part_key(self._shard.shard))) as part:
-            for lines in self._lines(tiles, arrivals, records):
+            for lines in self._lines(tiles, arrivals, records, attempt):
                 part.write(lines)
             self._write_failures(records)
             self._write_skipped()
@@ -146,16 +157,23 @@ class PartWriter:
                 reason = record.reason or Reason.INPUT
                 self._failures.append(TileFailure(tile.index, tile.name, reason, record.error, record.attempt))
 
-    def _lines(self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord]) -> Iterator[bytes]:
+    def _lines(
+        self, tiles: list[Tile], arrivals: Arrivals, records: dict[int, TileRecord], attempt: Attempt
+    ) -> Iterator[bytes]:
         there = [tile for tile in tiles if tile.index in arrivals.outputs]
         outputs = [arrivals.outputs[tile.index] for tile in there]
         small = self._connections.overlap(self._download_small, outputs)
         for tile, output, body in zip(there, outputs, small, strict=True):
             try:
-                yield from self._lines_of_tile(tile, output, body)
-            except UnparsableOutputError as error:
-                attempt = records[tile.index].attempt
-                self._failures.append(TileFailure(tile.index, tile.name, Reason.UNPARSABLE, str(error), attempt))
+                with attempt.at_tile(tile.index) if attempt.is_careful else nullcontext("") as lost:
+                    if lost:
+                        raise UnparsableOutputError(lost)
+                    yield from self._lines_of_tile(tile, output, body)
+            except (UnparsableOutputError, SourceError, NotAllowedError) as error:
+                # The model's output; or a height model, without which it has no place.
+                reason = Reason.UNPARSABLE if isinstance(error, UnparsableOutputError) else Reason.INPUT
+                attempts = records[tile.index].attempt
+                self._failures.append(TileFailure(tile.index, tile.name, reason, str(error), attempts))
 
     def _lines_of_tile(self, tile: Tile, output: S3Object, body: bytes | None) -> Iterator[bytes]:
         self._connections.stop.check()
@@ -164,7 +182,8 @@ class PartWriter:
             if body is None:
                 # It is large, and the sweep would take the shard for lost.
                 self._connections.records.touch(self._job.job_id)
-            told = self._with_provenance(tile, output, features)
+            with library_errors(lambda said: UnparsableOutputError(f"the features cannot be placed: {said}")):
+                told = self._with_provenance(tile, output, features)
             self._features += len(told)
             yield to_lines(told)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import glob
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from uuid import uuid4
 import orjson
 
 from osml_tasks.accounts import session_of
-from osml_tasks.allowed_tiles import allowed_tile, lies_under, readable_tile
+from osml_tasks.allowed_tiles import lies_under, readable_tile
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections
 from osml_tasks.detection import NO_SECRETS, create_job, new_id
@@ -22,7 +23,9 @@ from osml_tasks.errors import (
     JobNotFoundError,
     NotAllowedError,
     ObjectNotFoundError,
+    SourceError,
 )
+from osml_tasks.glob_within import files_within
 from osml_tasks.image_sources import plan_sources
 from osml_tasks.imagery.options import IMAGE_OPTIONS, ImageOptions, image_options
 from osml_tasks.job_handle import JobHandle
@@ -41,7 +44,6 @@ MOST_FAILURES = 1000
 
 _LONGEST_OPTION = 100
 _LONGEST_IMAGE_OPTIONS = 20_000
-_MAGIC = re.compile(r"[*?\[]")
 
 
 def called_job(
@@ -94,7 +96,7 @@ def _job_and_shards(
 def _plan(
     here: Connections, sources: list[str], tiles: list[SourceTile], options: ImageOptions | None, cut: bool | None
 ) -> ImagePlan | None:
-    return plan_sources(sources, tiles, options, lambda: here.image_tiles.datasets, cut=cut, stage=False)
+    return plan_sources(sources, tiles, options, lambda: here.image_tiles.reader, cut=cut, stage=False)
 
 
 def _image_options(given: dict[str, Any], config: AsyncEndpointConfig) -> ImageOptions | None:
@@ -112,7 +114,10 @@ def _image_options(given: dict[str, Any], config: AsyncEndpointConfig) -> ImageO
     except (TypeError, ValueError, AttributeError) as error:
         raise ExtensionConfigurationError(f"an option of images is wrong: {error}") from None
     if options is not None and options.dem is not None:
-        allowed_tile(options.dem, config)
+        if options.dem.startswith("s3://"):
+            _check_object(S3Uri.parse(options.dem), config)
+        else:
+            readable_tile(options.dem, config)
     if options is not None and options.roi is not None:
         from osml_tasks.imagery.roi import names_file
 
@@ -148,18 +153,51 @@ def _check_sources(sources: list[str], config: AsyncEndpointConfig) -> None:
         else:
             if ".." in Path(source).parts:
                 raise NotAllowedError(f"{source!r} goes up a directory: name it without '..'")
-            readable_tile(_MAGIC.split(source)[0], config)
+            readable_tile(_listed_first(source), config)
+
+
+def _listed_first(source: str) -> str:
+    """What of a path is looked at first: of a glob, the directory above its first sign."""
+    if not _is_glob(source):
+        return source
+    path = Path(source).absolute()
+    return str(next(above for above in (*path.parents, path) if not glob.has_magic(str(above))))
+
+
+def _is_glob(source: str) -> bool:
+    return glob.has_magic(source) and not os.path.exists(source)  # noqa: PTH110 - which may raise
 
 
 def _tiles_within_reach(sources: list[str], config: AsyncEndpointConfig) -> list[SourceTile]:
     """The tiles of sources, each of them one that workers may read."""
-    tiles = find_tiles(sources, session_of(config), S3Settings.of(config))
+    named = [one for source in sources for one in _found(source, config)]
+    tiles = find_tiles(named, session_of(config), S3Settings.of(config))
     for tile in tiles:
         if tile.path is not None:
             readable_tile(tile.path, config)
         elif tile.uri is not None:
             _check_object(tile.uri, config)
     return tiles
+
+
+def _found(source: str, config: AsyncEndpointConfig) -> list[str]:
+    """The files of a glob, none of them listed where workers may not read; what is no glob as it is."""
+    if source.startswith("s3://") or not _is_glob(source):
+        return [source]
+    files = files_within(str(Path(source).absolute()), lambda folder: _check_folder(source, folder, config))
+    if not files:
+        raise SourceError(f"{source!r} has no tiles: the glob matches nothing")
+    return files
+
+
+def _check_folder(source: str, folder: str, config: AsyncEndpointConfig) -> None:
+    try:
+        readable_tile(folder, config)
+    except NotAllowedError:
+        # What was found on the way there is not the caller's to know.
+        raise NotAllowedError(
+            f"{source!r} leads out of ASYNC_SM_TILE_ROOTS: name what lies under one of them"
+        ) from None
 
 
 def _check_object(uri: S3Uri, config: AsyncEndpointConfig) -> None:

@@ -25,6 +25,7 @@ from osml_tasks.errors import (
     BucketRegionError,
     CredentialsExpiredError,
     ObjectNotFoundError,
+    OddKeyError,
     RoleRefusedError,
     S3OperationError,
 )
@@ -195,27 +196,39 @@ class S3Manager:
             return obstore.open_writer(store, uri.key, buffer_size=MULTIPART_BYTES, max_concurrency=2)
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """All objects under a prefix that ends at a slash, whether or not that is written; in order."""
+        """All objects under a prefix that ends at a slash, whether or not that is written; in order.
+
+        Keys that this program would not write, with empty parts, ``.``, ``..`` or control characters, are left out.
+        """
         if prefix.bucket in self._settings.owners:
             yield from self._list_by_boto3(prefix)
             return
-        page = self._page(prefix, None)
-        yield from page
-        while len(page) == _LIST_KEYS:
-            page = self._page(prefix, page[-1].uri.key)
+        after = None
+        while True:
+            try:
+                page = self._page(prefix, after)
+            except OddKeyError:
+                # obstore fails at one such key, whoever wrote it.
+                yield from self._list_by_boto3(prefix, after)
+                return
             yield from page
+            if len(page) < _LIST_KEYS:
+                return
+            after = page[-1].uri.key
 
-    def _list_by_boto3(self, prefix: S3Uri) -> Iterator[S3Object]:
+    def _list_by_boto3(self, prefix: S3Uri, after: str | None = None) -> Iterator[S3Object]:
         def ask() -> dict[str, Any]:
             return next(pages(self._client, prefix, **start))
 
-        start: dict[str, str] = {}
+        start: dict[str, str] = {} if after is None else {"StartAfter": after}
         more = True
         while more:
             answer = again(ask, self._sleep)
             for one in answer.get("Contents", ()):
                 uri = S3Uri(prefix.bucket, one["Key"])
                 start = {"StartAfter": one["Key"]}
+                if uri.has_odd_parts:
+                    continue
                 yield S3Object(uri, one["Size"], one["LastModified"], one.get("ETag"))
             more = bool(answer.get("IsTruncated"))
 
@@ -280,12 +293,18 @@ class S3Manager:
 
     def _folders(self, prefix: S3Uri) -> Sequence[str]:
         if prefix.bucket in self._settings.owners:
-            answers = pages(self._client, prefix, Delimiter="/")
-            paths = [one["Prefix"] for page in answers for one in page.get("CommonPrefixes", ())]
-            return [path.rstrip("/").rpartition("/")[2] for path in paths]
-        with errors("LIST", prefix):
-            found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
+            return self._folders_by_boto3(prefix)
+        try:
+            with errors("LIST", prefix):
+                found = obstore.list_with_delimiter(self._store(prefix.bucket), prefix.key.rstrip("/"))
+        except OddKeyError:
+            return self._folders_by_boto3(prefix)
         return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+
+    def _folders_by_boto3(self, prefix: S3Uri) -> Sequence[str]:
+        answers = pages(self._client, prefix, Delimiter="/")
+        found = (S3Uri(prefix.bucket, one["Prefix"]) for page in answers for one in page.get("CommonPrefixes", ()))
+        return [uri.key.rstrip("/").rpartition("/")[2] for uri in found if not uri.has_odd_parts]
 
     def abort_uploads(self, prefix: S3Uri) -> None:
         """Delete what interrupted uploads under a prefix that ends at a slash, or of that key, have left.

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, InvalidPathError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 
 from osml_tasks.aws.credentials import complaint, is_expiry
 from osml_tasks.errors import (
     BucketRegionError,
     CredentialsExpiredError,
     ObjectNotFoundError,
+    OddKeyError,
     S3AccessError,
     S3ClockSkewError,
     S3CredentialsExpiredError,
@@ -51,7 +52,7 @@ def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.s
     for pause in _PAUSES:
         try:
             return request()
-        except (ObjectNotFoundError, BucketRegionError):
+        except (ObjectNotFoundError, BucketRegionError, OddKeyError):
             raise
         except S3OperationError as error:
             if time.monotonic() - began > _LONG_SECONDS or isinstance(error.__cause__, UNANSWERED):
@@ -74,6 +75,8 @@ def errors(verb: str, uri: S3Uri) -> Iterator[None]:
     try:
         with signing_errors(verb, uri):
             yield
+    except InvalidPathError as error:
+        raise OddKeyError(f"{verb} {uri} failed: {_in_one_line(str(error))}", uri=str(uri)) from error
     except (NotFoundError, FileNotFoundError) as error:
         raise ObjectNotFoundError(f"{verb} {uri} failed: no such object or bucket", uri=str(uri)) from error
     except BaseError as error:

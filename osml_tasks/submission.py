@@ -24,6 +24,7 @@ from osml_tasks.errors import (
     SourceError,
     ThrottledError,
     WorkerStoppingError,
+    library_errors,
 )
 from osml_tasks.job_cleanup import expect_late_outputs
 from osml_tasks.job_copy import write_paths
@@ -31,6 +32,7 @@ from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filenam
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
 from osml_tasks.lost_answers import answered_attempts, until_answered
+from osml_tasks.losses import Attempt
 from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
@@ -111,7 +113,8 @@ def submit_shard(
     if not connections.claims.claim(claim, token, CLAIM_SECONDS):
         return Submission(busy=True)
     try:
-        resubmit_in = _Submitter(connections, job, shard, token).invoke_due()
+        with connections.losses.at_work(claim) as attempt:
+            resubmit_in = _Submitter(connections, job, shard, token, attempt).invoke_due()
         foreseen = first_look(connections.paces.of(job.endpoint))
         return Submission(resubmit_in=resubmit_in, poll_in=min(longest_wait(job.options, 0), foreseen))
     except _ClaimLostError as error:
@@ -134,11 +137,12 @@ class _ClaimLostError(ExtensionRuntimeError):
 class _Submitter:
     """One pass over a shard: what is known, what is found out, and where it is written down."""
 
-    def __init__(self, connections: Connections, job: Job, shard: Shard, token: str) -> None:
+    def __init__(self, connections: Connections, job: Job, shard: Shard, token: str, attempt: Attempt) -> None:
         self._connections = connections
         self._job = job
         self._shard = shard
         self._token = token
+        self._attempt = attempt
         server = connections.records.now()
         self._now, self._latest = server_clock(earlier(server)), server_clock(later(server))
         self._records = connections.records.tiles(shard)
@@ -170,7 +174,7 @@ class _Submitter:
             step = "submit" if any(tile.index not in self._records for tile in due) else "resubmit"
             self._connections.records.start(self._job.job_id, began)
             try:
-                self._invoke(due)
+                (self._invoke_singly if self._attempt.is_careful else self._invoke)(due)
             finally:
                 self._write_down()
                 self._count()
@@ -230,6 +234,14 @@ class _Submitter:
         if trouble is not None:
             raise trouble
 
+    def _invoke_singly(self, tiles: list[Tile]) -> None:
+        """The same one by one, each written down before the next: a worker was lost at one of them."""
+        for tile in tiles:
+            with self._attempt.at_tile(tile.index) as lost:
+                record = give_up(self._record(tile), Reason.INPUT, lost)
+                self._note(tile, record if lost else self._invoke_tile(tile))
+                self._write_down()
+
     def _invoke_tile(self, tile: Tile) -> Accepted | TileRecord:
         """Invoke one tile: where its output will be, or its record if it was not accepted."""
         self._connections.stop.check()
@@ -258,9 +270,10 @@ class _Submitter:
 
     def _payload(self, tile: Tile) -> Payload | None:
         """A file that this worker may read, an object, or what is cut from an image: None if that is nothing."""
-        if tile.window is not None:
-            return self._connections.image_tiles.cut(self._job, tile)
-        return allowed_tile(tile.location, self._connections.config)
+        with library_errors(lambda said: SourceError(f"the worker cannot read {tile.location}: {said}")):
+            if tile.window is not None:
+                return self._connections.image_tiles.cut(self._job, tile)
+            return allowed_tile(tile.location, self._connections.config)
 
     def _payload_uri(self, tile: Tile) -> S3Uri:
         return self._connections.input_uri(self._job.payload_key(self._shard.shard, tile.index, tile.name))

@@ -23,9 +23,11 @@ from osml_tasks.errors import (
     ExtensionConfigurationError,
     JobBusyError,
     JobNotFoundError,
+    WorkersLostError,
 )
 from osml_tasks.jobs import Shard, check_job_id
 from osml_tasks.logs import log_step
+from osml_tasks.losses import MOST_LOSSES_OF_JOB
 from osml_tasks.messages import log_refused
 from osml_tasks.outage import PASSING
 from osml_tasks.publishing import job_chord
@@ -52,7 +54,13 @@ def detect(self: Task[Any, Any], /, sources: str | list[str], *, endpoint: str, 
     """
     leave_it_if_stopping()
     try:
-        job, shards = called_job(connections(), str(self.request.id), sources, endpoint, options)
+        call = str(self.request.id)
+        with connections().losses.at_work(f"{call}/detect") as attempt:
+            if attempt.losses >= MOST_LOSSES_OF_JOB:
+                raise WorkersLostError(
+                    f"{attempt.losses} workers were lost as they looked at the sources, each killed or out of memory"
+                )
+            job, shards = called_job(connections(), call, sources, endpoint, options)
     except JobBusyError as error:
         raise self.retry(countdown=BUSY_SECONDS) from error
     except PASSING as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,23 +102,24 @@ def _find_work(
     """
     from osml_tasks.accounts import session_of
     from osml_tasks.config import AsyncEndpointConfig
-    from osml_tasks.image_sources import client_datasets, plan_sources
+    from osml_tasks.image_sources import client_images, plan_sources
+    from osml_tasks.imagery.limits import Limits
     from osml_tasks.s3_settings import S3Settings
     from osml_tasks.sources import find_tiles
 
-    settings = None
+    settings = limits = None
     if session is None:
         config = AsyncEndpointConfig()
-        session, settings = session_of(config), S3Settings.of(config)
-    datasets = partial(client_datasets, session, settings)
+        session, settings, limits = session_of(config), S3Settings.of(config), Limits.by(config)
+    reader = cache(partial(client_images, session, settings, limits))
     tiles = find_tiles(sources, session, settings)
-    images = plan_sources(sources, tiles, request.options, datasets, cut=request.cut, stage=stage)
+    images = plan_sources(sources, tiles, request.options, reader, cut=request.cut, stage=stage)
     if images is None:
         refuse_directory(output)
         return _Work(tiles, session, None, None)
     for line in (*images.summary, *images.warnings):
         click.echo(f"osml-tasks: {line}", err=True)
-    return _Work(images.tiles, session, images, Views.of(request, images, datasets()))
+    return _Work(images.tiles, session, images, Views.of(request, images, reader()))
 
 
 def _run(

@@ -16,9 +16,9 @@ from osml_tasks.result_files.by_image import image_stems, split_by_image
 from osml_tasks.result_files.lines import read_features
 
 if TYPE_CHECKING:
-    from osml_tasks.imagery.datasets import Datasets
     from osml_tasks.imagery.overview import Overview
     from osml_tasks.imagery.plan import ImagePlan
+    from osml_tasks.imagery.reader import Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Views:
     map: Path | None
     preview: Path | None
     images: ImagePlan
-    datasets: Datasets
+    reader: Images
 
     @classmethod
-    def of(cls, request: ImageRequest, images: ImagePlan, datasets: Datasets) -> Views | None:
+    def of(cls, request: ImageRequest, images: ImagePlan, reader: Images) -> Views | None:
         """What is asked for, or None if that is nothing.
 
         :raises ExtensionConfigurationError: it cannot be written.
         """
         if request.map is None and request.preview is None:
             return None
-        views = cls(request.map, request.preview, images, datasets)
+        views = cls(request.map, request.preview, images, reader)
         if request.preview is not None and len(images.sources) > 1 and not request.preview.is_dir():
             raise ExtensionConfigurationError(
                 f"there are {len(images.sources)} images, and {str(request.preview)!r} is no directory: name one that "
@@ -67,11 +67,8 @@ class Views:
             yield from self._write_previews(collection, overviews, self.preview)
 
     def _overview(self, number: int) -> Overview:
-        from osml_tasks.imagery.overview import read_overview
-
         source, chosen = self.images.sources[number], self.images.job.images[number].chosen
-        with self.datasets.open(source.location) as dataset:
-            return read_overview(dataset, bands=chosen[:3] if len(chosen) >= 3 else chosen[:1])
+        return self.reader.overview(source.location, chosen[:3] if len(chosen) >= 3 else chosen[:1])
 
     def _write_previews(self, collection: Path, overviews: dict[str, Overview], preview: Path) -> Iterator[Path]:
         from osml_tasks.imagery.preview import write_preview

@@ -22,7 +22,9 @@ def cut_tile(dataset: DatasetReader, image: Image, window: Window, cutting: Cutt
     :raises ImageReadError: the image is another than it was when the job began.
     :raises RasterioError: its pixels cannot be read.
     """
-    if (dataset.width, dataset.height, dataset.count) != (image.width, image.height, image.bands):
+    taken = {dataset.dtypes[band - 1] for band in image.taken if band <= dataset.count}
+    size = (dataset.width, dataset.height, dataset.count)
+    if size != (image.width, image.height, image.bands) or taken != {image.dtype}:
         raise ImageReadError(f"image {image.name!r} is another by now than when the job began: start the job again")
     rectangle = Rectangle(window.x, window.y, window.width, window.height)
     pixels = dataset.read(image.taken, window=rectangle)

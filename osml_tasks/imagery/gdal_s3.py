@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rasterio.session import Session
 
-from osml_tasks.aws.s3_access import Route, S3Access
 from osml_tasks.s3_settings import OWNER_HEADER
 from osml_tasks.s3_uri import S3Uri
 
+if TYPE_CHECKING:
+    from osml_tasks.aws.s3_access import Route, S3Access
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _ACCESS_POINT = re.compile(r"arn:[^:]+:s3:[^:]+:(\d+):accesspoint[:/](.+)")
 
 
@@ -22,10 +26,39 @@ def gdal_path(location: str) -> str:
     return f"/vsis3/{host_label(uri.bucket)}/{uri.key}"
 
 
+def location_of(path: str) -> str:
+    """Say the location that GDAL's name of a file stands for; of other file systems of GDAL's it stays a path."""
+    return f"s3://{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else path
+
+
 def host_label(bucket: str) -> str:
     """Say what a bucket is called in the name of its host; GDAL knows no ARN of an access point."""
     arn = _ACCESS_POINT.fullmatch(bucket)
     return bucket if arn is None else f"{arn[2]}-{arn[1]}"
+
+
+class GivenSession(Session):  # type: ignore[misc]
+    """What GDAL is told of S3, by somebody who knows.
+
+    :param options: as :class:`S3Session` has them.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+
+    @property
+    def access_key(self) -> str:
+        """Whose keys requests are signed with."""
+        return str(self._options.get("AWS_ACCESS_KEY_ID", ""))
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        """The keys."""
+        return {name: value for name, value in self._options.items() if name in _KEYS}
+
+    def get_credential_options(self) -> dict[str, Any]:
+        """Return all settings, as rasterio asks for them when an environment begins."""
+        return self._options
 
 
 class S3Session(Session):  # type: ignore[misc]

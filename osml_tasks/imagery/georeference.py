@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,17 +10,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio._path import _UnparsedPath
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as warp
 
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.imagery.formats import RASTERS
 from osml_tasks.imagery.gdal_s3 import gdal_path
 
 Floats = npt.NDArray[np.float64]
@@ -68,17 +71,20 @@ class Georeference:
     dem: str | None = None
 
     @classmethod
-    def of_dataset(cls, dataset: Any, height: float | None = None, dem: str | None = None) -> Georeference | None:
+    def of_dataset(
+        cls, dataset: Any, height: float | None = None, dem: str | None = None, *, dem_name: str | None = None
+    ) -> Georeference | None:
         """What an open rasterio dataset says; None where it says nothing that leads to the globe.
 
         The order is GDAL's: an affine transform with its CRS, then ground control points with theirs, then
         RPCs. A height or a DEM asks for the RPCs, where there are any; without RPCs both are of no use.
 
+        :param dem_name: by which GDAL opens the DEM, where that is not its location's.
         :raises ExtensionConfigurationError: the DEM cannot be read, or does not reach the image's middle.
         """
         if dataset.rpcs is not None and (height is not None or dem is not None):
             asked = cls._of_rpcs(dataset.rpcs, height, dem)
-            asked._check_dem(dataset.width / 2, dataset.height / 2)
+            asked._check_dem(dataset.width / 2, dataset.height / 2, dem_name)
             return asked
         if dataset.transform != Affine.identity() and _leads_to_globe(dataset.crs):
             return cls(_name(dataset.crs), affine=tuple(dataset.transform)[:6])
@@ -91,10 +97,10 @@ class Georeference:
     def _of_rpcs(cls, rpcs: RPC, height: float | None, dem: str | None) -> Georeference:
         return cls(WGS84, rpcs=rpcs.to_dict(), height=height, dem=dem)
 
-    def _check_dem(self, x: float, y: float) -> None:
+    def _check_dem(self, x: float, y: float, dem_name: str | None) -> None:
         if self.dem is None or self.height is not None:
             return
-        longitudes, _ = self.transformer().to_lonlat(np.array([x]), np.array([y]))
+        longitudes, _ = self.transformer(dem_name).to_lonlat(np.array([x]), np.array([y]))
         if np.isnan(longitudes[0]):
             raise ExtensionConfigurationError(
                 f"the DEM {self.dem} has no elevation at the image's middle: give one that covers the image, "
@@ -114,22 +120,32 @@ class Georeference:
             dem=values["dem"],
         )
 
+    @classmethod
+    def from_json(cls, text: str) -> Georeference:
+        """The inverse of :meth:`to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    def to_json(self) -> str:
+        """All of it as text."""
+        return json.dumps(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, in values that JSON has."""
         return asdict(self)
 
-    def transformer(self) -> Transformer:
+    def transformer(self, dem_name: str | None = None) -> Transformer:
         """The way to the globe. Make it once in a process, after a fork, and use it again.
 
         With a DEM in S3, make and use it inside the ``rasterio.Env`` that has the credentials.
 
+        :param dem_name: by which GDAL opens the DEM, where that is not its location's; it does so at once.
         :raises ExtensionConfigurationError: the DEM cannot be read.
         """
         if self.affine is not None:
             return _AffineWay(self.affine, self.crs)
         if self.gcps:
             return _ControlPointsWay(self.gcps, self.crs)
-        return _RationalWay(self)
+        return _RationalWay(self, dem_name)
 
 
 class _AffineWay:
@@ -168,15 +184,19 @@ class _ControlPointsWay:
 
 
 class _RationalWay:
-    def __init__(self, georeference: Georeference) -> None:
+    def __init__(self, georeference: Georeference, dem_name: str | None) -> None:
         self._lock = threading.Lock()
-        self._rpcs = RPCTransformer(RPC(**(georeference.rpcs or {})), **_rpc_options(georeference))
+        rpcs = RPC(**(georeference.rpcs or {}))
+        self._rpcs = RPCTransformer(rpcs, **_rpc_options(georeference, dem_name))
+        if georeference.dem is not None:
+            # GDAL opens the DEM with the first of its points.
+            self.to_lonlat(np.array([rpcs.samp_off]), np.array([rpcs.line_off]))
 
     def to_lonlat(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         return _on_globe(*_by_gdal(self._rpcs, self._lock, *_near(x, y)))
 
 
-def _rpc_options(georeference: Georeference) -> dict[str, Any]:
+def _rpc_options(georeference: Georeference, dem_name: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {"rpc_pixel_error_threshold": _RPC_PIXEL_ERROR}
     height, dem = georeference.height, georeference.dem
     if dem is None:
@@ -184,16 +204,19 @@ def _rpc_options(georeference: Georeference) -> dict[str, Any]:
         return options | {"rpc_height": middle if height is None else height}
     if height is not None:
         options["rpc_dem_missing_value"] = height
-    return options | {"rpc_dem": _readable_dem(dem)}
+    name = dem_name or gdal_path(dem)
+    _check_height_model(dem, name)
+    return options | {"rpc_dem": name}
 
 
-def _readable_dem(dem: str) -> str:
-    """The name by which GDAL reads a DEM.
+def _check_height_model(dem: str, name: str) -> None:
+    """Find out whether GDAL reads a DEM by some name.
 
     :raises ExtensionConfigurationError: it cannot be read, or has no place.
     """
+    formats = ["VRT"] if name.startswith("/vsimem/") else list(RASTERS)
     try:
-        with rasterio.open(dem) as dataset:
+        with DatasetReader(_UnparsedPath(name), driver=formats) as dataset:
             placed = dataset.crs is not None
             dataset.read(1, window=((0, 1), (0, 1)))
     except (RasterioError, CPLE_BaseError, OSError, IndexError) as error:
@@ -201,7 +224,6 @@ def _readable_dem(dem: str) -> str:
         raise ExtensionConfigurationError(f"the DEM {dem} cannot be read: {reason}") from None
     if not placed:
         raise ExtensionConfigurationError(f"the DEM {dem} has no coordinate system: give one that is georeferenced")
-    return gdal_path(dem)
 
 
 def _leads_to_globe(crs: CRS | None) -> bool:

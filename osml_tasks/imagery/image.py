@@ -96,12 +96,19 @@ class Image:
 
 
 def describe(
-    dataset: DatasetReader, name: str, cutting: Cutting, *, height: float | None = None, dem: str | None = None
+    dataset: DatasetReader,
+    name: str,
+    cutting: Cutting,
+    *,
+    height: float | None = None,
+    dem: str | None = None,
+    dem_name: str | None = None,
 ) -> Image:
     """Find out what there is to know of an image, and whether it can be cut as asked.
 
     :param height: m above the ellipsoid, for an image with RPCs.
-    :param dem: a height model that GDAL opens, likewise.
+    :param dem: the location of a height model, likewise.
+    :param dem_name: by which GDAL opens it, where that is not its location's.
     :raises RasterioError: its pixels cannot be read.
     :raises SourceError: it has no pixels, lacks a band, or its pixels do not go into such tiles.
     """
@@ -137,7 +144,7 @@ def describe(
         taken=taken,
         levels=levels,
         crs=_crs(dataset),
-        georeference=Georeference.of_dataset(dataset, height=height, dem=dem),
+        georeference=Georeference.of_dataset(dataset, height=height, dem=dem, dem_name=dem_name),
         colours=colours,
     )
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from osml_tasks.errors import ExtensionConfigurationError, SourceError
 from osml_tasks.imagery.cutting import Cutting
-from osml_tasks.imagery.datasets import Datasets
 from osml_tasks.imagery.georeference import Transformer
 from osml_tasks.imagery.grid import windows
-from osml_tasks.imagery.image import Image, describe
+from osml_tasks.imagery.image import Image
 from osml_tasks.imagery.image_job import ImageJob
 from osml_tasks.imagery.options import ImageOptions
+from osml_tasks.imagery.reader import Images
 from osml_tasks.imagery.roi import footprint, intersecting, parse_roi, roi_outside, roi_without_georeference
 from osml_tasks.imagery.window import Window
 from osml_tasks.sources import SourceTile
@@ -52,7 +52,7 @@ class ImagePlan:
         return self.dem if self.dem and not self.dem.startswith("s3://") else None
 
 
-def plan_images(sources: Sequence[SourceTile], options: ImageOptions, datasets: Datasets) -> ImagePlan:
+def plan_images(sources: Sequence[SourceTile], options: ImageOptions, reader: Images) -> ImagePlan:
     """Open some images, and find out where their tiles lie.
 
     :raises SourceError: one cannot be cut as asked.
@@ -64,17 +64,17 @@ def plan_images(sources: Sequence[SourceTile], options: ImageOptions, datasets: 
     tiles: list[SourceTile] = []
     beside: list[ExtensionConfigurationError] = []
     for source in sources:
-        with datasets.open(_location(source)) as dataset, datasets.environment(options.dem):
-            image = describe(dataset, source.name, options.cutting, height=options.height, dem=options.dem)
-            cut = _windows(image, options.cutting)
-            if roi is not None:
-                transformer = _transformer(image)
-                met = intersecting(cut, roi, transformer)
-                if not met.any():
-                    whole_image = Window(y=0, x=0, width=image.width, height=image.height)
-                    beside.append(roi_outside(roi, image.name, footprint(whole_image, transformer)))
-                    continue
-                cut = [window for window, is_met in zip(cut, met, strict=True) if is_met]
+        location = _location(source)
+        image = reader.describe(location, source.name, options.cutting, height=options.height, dem=options.dem)
+        cut = _windows(image, options.cutting)
+        if roi is not None:
+            transformer = _transformer(image, reader)
+            met = intersecting(cut, roi, transformer)
+            if not met.any():
+                whole_image = Window(y=0, x=0, width=image.width, height=image.height)
+                beside.append(roi_outside(roi, image.name, footprint(whole_image, transformer)))
+                continue
+            cut = [window for window, is_met in zip(cut, met, strict=True) if is_met]
         tiles += [_tile(source, len(images), window) for window in cut]
         images.append(replace(image, tiles=len(cut)))
         whole.append(source)
@@ -90,10 +90,10 @@ def _windows(image: Image, cutting: Cutting) -> list[Window]:
     return windows(image.width, image.height, cutting.tile_size, cutting.overlap)
 
 
-def _transformer(image: Image) -> Transformer:
+def _transformer(image: Image, reader: Images) -> Transformer:
     if image.georeference is None:
         raise roi_without_georeference(image.name)
-    return image.georeference.transformer()
+    return reader.transformer(image.georeference)
 
 
 def _location(source: SourceTile) -> str:

@@ -18,7 +18,7 @@ from osml_tasks.cli import run
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import create_job, start_job
-from osml_tasks.image_sources import client_datasets, plan_sources
+from osml_tasks.image_sources import client_images, plan_sources
 from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.imagery.options import image_options
 from osml_tasks.imagery.plan import ImagePlan
@@ -87,7 +87,7 @@ def test_a_job_that_is_come_back_to_gives_a_file_of_each_image(
 
 def planned(*sources: str | Path, **options: Any) -> ImagePlan:
     tiles = find_tiles(sources, boto3.Session())
-    plan = plan_sources(sources, tiles, image_options(**options), lambda: client_datasets(boto3.Session()), stage=False)
+    plan = plan_sources(sources, tiles, image_options(**options), lambda: client_images(boto3.Session()), stage=False)
     assert plan is not None
     return plan
 

@@ -117,6 +117,21 @@ def test_what_cannot_be_done_is_the_tasks_failure(
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize("glob", ["{root}*/**", "{root}/*/**", "{root}/*/*", "{root}/../*/*", "{root}/link-*"])
+def test_a_glob_shows_nothing_outside_of_the_roots(here: Fleet, stranger: Celery, tiles: Path, glob: str) -> None:
+    secret = Path(f"{here.tiles}-secret")
+    secret.mkdir(exist_ok=True)
+    (secret / "hidden-name").write_text("x")
+    link = Path(here.tiles) / "link-out"
+    link.symlink_to(secret)
+    try:
+        with pytest.raises(Exception, match=r"ASYNC_SM_TILE_ROOTS|has no tiles|goes up a directory") as caught:
+            call(stranger, glob.format(root=here.tiles), endpoint="no-such-endpoint").get(timeout=30)
+    finally:
+        link.unlink()
+    assert "hidden" not in str(caught.value)
+
+
 def test_a_job_that_fails_is_the_tasks_failure(here: Fleet, stranger: Celery, tiles: Path) -> None:
     write_tiles(tiles, {"a": {}})
     with pytest.raises(Exception, match="check the endpoint's name and region"):

@@ -112,11 +112,29 @@ def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp
 
     report = said(*celery, "report")
     assert "redis://operators:1/0" in report
+    said_so = f"osml-tasks: takes the settings of {tmp_path}/celeryconfig.py; CELERY_CONFIG_MODULE names others"
+    assert report.count(said_so) == 1
     assert "results:redis://operators:1/0" in report
     assert "redis://theirs:1/0" in said(*celery, "report", CELERY_BROKER_URL="redis://theirs:1/0")
     buckets = {"ARTIFACT_BUCKET": "one", "ASYNC_SM_OUTPUT_BUCKET": "two"}
     assert "osml-tasks: visibility_timeout in" in said(*celery, "worker", **buckets)
     assert said(sys.executable, "-c", program).split() == [DEFAULT_BROKER_URL, DEFAULT_BROKER_URL]
+    (tmp_path / "mine.py").write_text("broker_url = 'redis://mine:1/0'")
+    named = said(*celery, "report", CELERY_CONFIG_MODULE="mine")
+    assert "redis://mine:1/0" in named
+    assert said_so not in named
+
+
+def test_a_file_that_anybody_may_have_written_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "celeryconfig.py"
+    path.write_text("print('it ran')")
+    path.chmod(0o666)
+    command = [sys.executable, "-m", "osml_tasks", "jobs"]
+    env = os.environ | {"ARTIFACT_BUCKET": "one", "ASYNC_SM_OUTPUT_BUCKET": "two", "AWS_DEFAULT_REGION": "us-east-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"osml-tasks: {path} lies where the command is called and may be anybody's")
+    assert "it ran" not in done.stdout + done.stderr
 
 
 def test_a_certificate_is_checked_unless_an_operator_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ASYNC_SM_JOB_QUEUE_TIMEOUT", "9", "job_queue_timeout", 9),
         ("ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES", "0", "inline_payload_max_bytes", 0),
         ("ASYNC_SM_MAX_OUTPUT_BYTES", "1", "max_output_bytes", 1),
+        ("ASYNC_SM_MAX_BLOCK_BYTES", "9", "max_block_bytes", 9),
+        ("ASYNC_SM_MAX_IMAGE_MEMORY_BYTES", "536870912", "max_image_memory_bytes", 536_870_912),
+        ("ASYNC_SM_MAX_CUT_SECONDS", "2.5", "max_cut_seconds", 2.5),
         ("ASYNC_SM_TILE_ROOTS", f"/a{os.pathsep}/b", "tile_roots", (Path("/a"), Path("/b"))),
         (
             "ASYNC_SM_ASSUME_ROLE_ARN",

@@ -61,6 +61,9 @@ WRONG = [
     ("job_queue_timeout", "ASYNC_SM_JOB_QUEUE_TIMEOUT", "nan"),
     ("inline_payload_max_bytes", "ASYNC_SM_INLINE_PAYLOAD_MAX_BYTES", "128001"),
     ("max_output_bytes", "ASYNC_SM_MAX_OUTPUT_BYTES", "0"),
+    ("max_block_bytes", "ASYNC_SM_MAX_BLOCK_BYTES", "0"),
+    ("max_image_memory_bytes", "ASYNC_SM_MAX_IMAGE_MEMORY_BYTES", "1000"),
+    ("max_cut_seconds", "ASYNC_SM_MAX_CUT_SECONDS", "3601"),
     ("tile_roots", "ASYNC_SM_TILE_ROOTS", "data/tiles"),
     ("assume_role_arn", "ASYNC_SM_ASSUME_ROLE_ARN", "tiles"),
 ]

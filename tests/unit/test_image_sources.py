@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from osml_tasks.errors import ExtensionConfigurationError, SourceError
-from osml_tasks.image_sources import client_datasets, plan_sources
+from osml_tasks.image_sources import client_images, plan_sources
 from osml_tasks.imagery.options import ImageOptions
 from osml_tasks.imagery.plan import ImagePlan
 from osml_tasks.sources import Source, find_tiles
@@ -19,7 +19,7 @@ SESSION = boto3.Session("made-up", "made-up", region_name="us-east-1")
 
 
 def plan(*sources: Source, options: ImageOptions | None = None, **more: Any) -> ImagePlan | None:
-    return plan_sources(sources, find_tiles(sources), options, lambda: client_datasets(SESSION), **more)
+    return plan_sources(sources, find_tiles(sources), options, lambda: client_images(SESSION), **more)
 
 
 @pytest.fixture

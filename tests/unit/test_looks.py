@@ -22,6 +22,7 @@ from osml_tasks.connections import Connections
 from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, JobOptions, Round, Shard, failure_filename, new_job_id
 from osml_tasks.ledger import RedisLedger
+from osml_tasks.losses import Losses
 from osml_tasks.pace import Paces
 from osml_tasks.polling import TileRecord
 from osml_tasks.read_ahead import ReadAhead
@@ -70,6 +71,7 @@ def here() -> Iterator[Connections]:
         runtime=SimpleNamespace(),
         records=JobRecords(redis),
         claims=Claims(redis),
+        losses=Losses(redis),
         capacity=Capacity(redis),
         paces=Paces(redis),
         resources=ResourceManager(CONFIG, s3, RedisLedger(redis)),

@@ -28,6 +28,7 @@ from osml_tasks.errors import JobNotFoundError, MessageRefusedError, NotAllowedE
 from osml_tasks.image_tiles import ImageTiles
 from osml_tasks.jobs import Job, JobOptions, Round, Shard, new_job_id, plan
 from osml_tasks.ledger import RedisLedger
+from osml_tasks.losses import Losses
 from osml_tasks.messages import TASKS, check_arguments, check_planned, check_rounds, check_signature, parked_message
 from osml_tasks.pace import Paces
 from osml_tasks.read_ahead import ReadAhead
@@ -271,6 +272,7 @@ class ForgedMessages(RuleBasedStateMachine):
             runtime=SimpleNamespace(invoke_endpoint_async=self._invoke),
             records=JobRecords(self.redis),
             claims=Claims(self.redis),
+            losses=Losses(self.redis),
             capacity=Capacity(self.redis),
             paces=Paces(self.redis),
             resources=ResourceManager(CONFIG, s3, RedisLedger(self.redis)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import subprocess
@@ -19,10 +20,13 @@ import rasterio
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as Rectangle
 
-from osml_tasks.errors import ImageReadError, NotAllowedError
-from osml_tasks.imagery.datasets import DRIVERS, MOST_OPEN, Datasets, gdal_path, location_of
+from osml_tasks.errors import ImageReadError, ImageTooCostlyError, NotAllowedError
+from osml_tasks.imagery.datasets import MOST_OPEN, Datasets
+from osml_tasks.imagery.formats import RASTERS
+from osml_tasks.imagery.gdal_s3 import gdal_path, location_of
 from tests.unit.imagery.drawn_images import noise, write
 
+ONE_BLOCK: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 304}
 SESSION = boto3.Session("made-up", "made-up", region_name="us-east-1")
 
 
@@ -132,7 +136,7 @@ def test_what_is_not_there_is_no_image(tmp_path: Path) -> None:
 
 
 def test_other_formats_of_gdals_are_not_read(tmp_path: Path) -> None:
-    assert "AAIGrid" not in DRIVERS
+    assert "AAIGrid" not in RASTERS
     path = tmp_path / "a.asc"
     path.write_text("ncols 1\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n1\n")
     with rasterio.open(path) as dataset:
@@ -169,13 +173,6 @@ def test_a_vrt_of_what_may_be_read_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.read(), pixels)
 
 
-def test_a_vrt_of_vrts_of_what_may_be_read_is_read(tmp_path: Path) -> None:
-    pixels = noise(1, 300, 400)
-    inner = vrt(tmp_path / "inner.vrt", str(write(tmp_path / "a.tif", pixels)))
-    with under(tmp_path).open(str(vrt(tmp_path / "a.vrt", str(inner)))) as dataset:
-        np.testing.assert_array_equal(dataset.read(), pixels)
-
-
 @pytest.mark.parametrize("way", ["plain", "through a link", "through another VRT", "in other words", "in itself"])
 def test_a_vrt_does_not_lead_to_what_may_not_be_read(tmp_path: Path, image: str, way: str) -> None:
     mine = tmp_path / "mine"
@@ -191,21 +188,82 @@ def test_a_vrt_does_not_lead_to_what_may_not_be_read(tmp_path: Path, image: str,
     path = vrt(mine / "a.vrt", source)
     with rasterio.open(path) as dataset:
         assert dataset.read().any()
-    with pytest.raises(NotAllowedError, match="may not read"):
-        opened(under(mine), str(path))
+    with (
+        pytest.raises((NotAllowedError, ImageReadError), match=r"may not read|neither a path|recognized"),
+        under(mine).open(str(path)) as dataset,
+    ):
+        dataset.read()
 
 
 def test_a_vrt_of_a_format_that_is_not_read_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_text("ncols 1\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n1\n")
-    with pytest.raises(ImageReadError, match="not recognized as being in a supported file format"):
-        opened(under(tmp_path), str(vrt(tmp_path / "a.vrt", str(tmp_path / "a.tif"))))
+    path = vrt(tmp_path / "a.vrt", str(tmp_path / "a.tif"))
+    with (
+        pytest.raises(ImageReadError, match="not recognized as being in a supported file format"),
+        under(tmp_path).open(str(path)) as dataset,
+    ):
+        dataset.read()
 
 
-def test_vrts_that_refer_to_each_other_are_no_endless_task(tmp_path: Path) -> None:
+def test_vrts_that_refer_to_each_other_are_refused(tmp_path: Path) -> None:
     one, other = tmp_path / "one.vrt", tmp_path / "other.vrt"
     vrt(one, str(vrt(other, str(one))))
-    with pytest.raises(ImageReadError), under(tmp_path).open(str(one)) as dataset:
-        dataset.read()
+    with pytest.raises(NotAllowedError, match=r"one\.vrt' has the source '.*other\.vrt', another VRT"):
+        opened(under(tmp_path), str(one))
+
+
+def test_a_vrt_that_is_not_called_so_is_none(tmp_path: Path, image: str) -> None:
+    path = vrt(tmp_path / "scene.tif", image)
+    with rasterio.open(path) as dataset:
+        assert dataset.driver == "VRT"
+    with pytest.raises(ImageReadError, match="not recognized"):
+        opened(under(tmp_path), str(path))
+
+
+@pytest.mark.parametrize("location", ["/vsizip/a.zip/a.tif", "/vsicurl/http://127.0.0.1/a.tif", "/vsistdin/"])
+def test_other_file_systems_of_gdals_are_not_read(location: str) -> None:
+    with pytest.raises(NotAllowedError, match="is no file"):
+        opened(Datasets(SESSION), location)
+
+
+def test_a_name_is_a_path_and_no_word_of_gdals(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # From a directory that may be read, what looks like a relative path.
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    with rasterio.open(f"GTIFF_DIR:1:{image}") as dataset:
+        assert dataset.count
+    with pytest.raises(ImageReadError, match="No such file"):
+        opened(under(tmp_path / "mine"), f"GTIFF_DIR:1:{image}")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(ImageReadError, match="it is not a file"):
+        opened(Datasets(SESSION), str(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_blocks_that_are_too_large_are_refused_before_they_are_read(tmp_path: Path, interleave: str) -> None:
+    path = write(tmp_path / "a.tif", noise(4, 300, 500, "uint16"), interleave=interleave, **ONE_BLOCK)
+    block = 304 * 512 * 2 * (4 if interleave == "pixel" else 1)
+    opened(Datasets(SESSION, max_block_bytes=block), str(path))
+    with pytest.raises(ImageTooCostlyError, match=rf"blocks of 512 x 304 px that take {block:,} bytes each.*COG"):
+        opened(Datasets(SESSION, max_block_bytes=block - 1), str(path))
+
+
+def test_blocks_of_what_a_vrt_names_are_looked_at_as_well(tmp_path: Path) -> None:
+    path = vrt(tmp_path / "a.vrt", str(write(tmp_path / "a.tif", noise(1, 300, 400), **ONE_BLOCK)))
+    datasets = Datasets(SESSION, max_block_bytes=100_000)
+    with pytest.raises(ImageTooCostlyError, match=r"a\.tif"), datasets.open(str(path)) as dataset:
+        dataset.read(1, window=Rectangle(0, 0, 1, 1))
+
+
+def test_an_image_that_names_its_overviews_is_refused(tmp_path: Path, image: str) -> None:
+    path = write(tmp_path / "b.tif", noise(1, 300, 400))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=image)
+    with pytest.raises(NotAllowedError, match="names another file that has its overviews"):
+        opened(under(tmp_path), str(path))
 
 
 _HUGE = """
@@ -215,12 +273,13 @@ from osml_tasks.imagery.cutting import Cutting
 from osml_tasks.imagery.datasets import Datasets
 from osml_tasks.imagery.options import ImageOptions
 from osml_tasks.imagery.plan import plan_images
+from osml_tasks.imagery.reader import Reader
 from osml_tasks.imagery.cut import cut_tile
 from osml_tasks.imagery.window import Window
 from osml_tasks.sources import find_tiles
 datasets = Datasets(boto3.Session("a", "b", region_name="us-east-1"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-plan = plan_images(find_tiles([sys.argv[1]]), ImageOptions(Cutting(tile_size=1024)), datasets)
+plan = plan_images(find_tiles([sys.argv[1]]), ImageOptions(Cutting(tile_size=1024)), Reader(datasets))
 image = plan.job.images[0]
 for x, y in ((0, 0), (50_000, 50_000), (98_976, 98_976)):
     with datasets.open(sys.argv[1]) as dataset:

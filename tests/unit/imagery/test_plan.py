@@ -14,10 +14,11 @@ from osml_tasks.errors import ExtensionConfigurationError, ImageReadError, Sourc
 from osml_tasks.imagery.datasets import Datasets
 from osml_tasks.imagery.options import image_options
 from osml_tasks.imagery.plan import ImagePlan, plan_images
+from osml_tasks.imagery.reader import Reader
 from osml_tasks.sources import find_tiles
 from tests.unit.imagery.drawn_images import noise, write
 
-DATASETS = Datasets(boto3.Session("made-up", "made-up", region_name="us-east-1"), sidecars=True)
+READER = Reader(Datasets(boto3.Session("made-up", "made-up", region_name="us-east-1"), sidecars=True))
 
 
 def degrees(west: float, north: float) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def degrees(west: float, north: float) -> dict[str, Any]:
 def planned(*paths: Path, **options: Any) -> ImagePlan:
     asked = image_options(**{"tile_size": 40, "overlap": 10} | options)
     assert asked is not None
-    return plan_images(find_tiles([str(path) for path in paths]), asked, DATASETS)
+    return plan_images(find_tiles([str(path) for path in paths]), asked, READER)
 
 
 def test_tiles_come_image_by_image_and_row_by_row(tmp_path: Path) -> None:
@@ -101,4 +102,4 @@ def test_bytes_are_no_image() -> None:
     options = image_options(tile_size=512)
     assert options is not None
     with pytest.raises(SourceError, match=r"is bytes in memory: name an image as a path or an s3:// URI"):
-        plan_images(find_tiles([b"II*"]), options, DATASETS)
+        plan_images(find_tiles([b"II*"]), options, READER)
