@@ -31,8 +31,8 @@ from osml_tasks.job_copy import write_paths
 from osml_tasks.jobs import Job, Reason, Shard, failure_filename, output_filename
 from osml_tasks.ledger import Outcome, ResourceType
 from osml_tasks.logs import about, log_step
-from osml_tasks.lost_answers import answered_attempts, until_answered
 from osml_tasks.losses import Attempt
+from osml_tasks.lost_answers import answered_attempts, until_answered
 from osml_tasks.manifest import read_tiles
 from osml_tasks.metrics import AsyncMetricsTracker, Metric
 from osml_tasks.outage import insist
