@@ -16,7 +16,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.utils.url import maybe_sanitize_url
 
 from osml_tasks.broker_url import check_broker_url, check_result_backend
-from osml_tasks.celery_settings import DEFAULT_BROKER_URL, tls_options
+from osml_tasks.celery_settings import DEFAULT_BROKER_URL, key_options, tls_options
 from osml_tasks.errors import ExtensionConfigurationError
 
 
@@ -32,6 +32,8 @@ class _App(Celery):
         if not settings.result_backend:
             settings.result_backend = settings.broker_url
         _check_urls(settings)
+        for name in ("broker_transport_options", "result_backend_transport_options"):
+            settings[name] = key_options(settings[name])
         settings.broker_use_ssl = tls_options(settings.broker_url, settings.broker_use_ssl)
         settings.redis_backend_use_ssl = tls_options(settings.result_backend, settings.redis_backend_use_ssl)
         return settings

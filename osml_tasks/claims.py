@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from osml_tasks.records import RECORD_SECONDS, server_time
+from osml_tasks.redis_keys import PREFIX
 
-_CLAIM = "osml:claim:"
-_TROUBLE = "osml:trouble:"
-_NOTE = "osml:note:"
-_SINCE = "osml:since:"
+_CLAIM = f"{PREFIX}claim:"
+_TROUBLE = f"{PREFIX}trouble:"
+_NOTE = f"{PREFIX}note:"
+_SINCE = f"{PREFIX}since:"
 
 # Deletes a claim only if it is still one's own.
 _UNCLAIM = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"

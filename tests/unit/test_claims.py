@@ -11,6 +11,7 @@ import pytest
 
 from osml_tasks.claims import Claims
 from osml_tasks.records import RECORD_SECONDS
+from osml_tasks.redis_keys import PREFIX
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_claim_is_one_tasks_until_it_gives_it_back(claims: Claims) -> None:
 def test_claiming_again_renews_a_claim(claims: Claims, redis: Any) -> None:
     claims.claim("work", "mine", 10)
     assert claims.claim("work", "mine", 900)
-    assert redis.ttl("osml:claim:work") > 10
+    assert redis.ttl(f"{PREFIX}claim:work") > 10
 
 
 def test_a_claim_ends_by_itself(claims: Claims) -> None:
