@@ -83,7 +83,7 @@ def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew,
             old.terminate()
             stopped(old, within=30)
             assert 0 < len(workers.fleet.invocations("scripted")) - before < 40
-            assert workers.broker.llen(SUBMIT) == 1
+            assert workers.broker.llen(PREFIX + SUBMIT) == 1
             assert workers.broker.keys(f"{PREFIX}claim:*/submit") == []
             workers.launch("new", SUBMIT, 1)
             assert_exact(workers, job, 40, "scripted")
