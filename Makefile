@@ -5,6 +5,8 @@ LOWEST := .venv-lowest
 AUDIT := .venv-audit
 # A version that the database cannot tell anything of fails it, too. Findings are answered in SECURITY.md.
 AUDIT_OPTIONS ?= --strict --vulnerability-service osv
+# Four files at a time, because half of their time they wait, in the order that tests/conftest.py gives them.
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-lowest chaos audit lint format bench bench-quick clean
 
@@ -12,14 +14,14 @@ demo: $(VENV)/installed
 	$(BIN)/osml-tasks demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos --write docs/reliability.md
 
 # With the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/pytest -n 3 --dist loadfile tests/unit tests/integration/test_main_job.py
+	$(LOWEST)/bin/pytest $(SIDE_BY_SIDE) tests/unit tests/integration/test_main_job.py
 
 # What is known against the versions in the images, and those that an installation of today gets. Needs a network.
 audit: $(AUDIT)/installed

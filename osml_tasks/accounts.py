@@ -90,6 +90,7 @@ def session_of(config: AsyncEndpointConfig, session: boto3.Session | None = None
 
     :param session: whose credentials are used, or assume the role; one that has this role already is
         returned as it is. Default: as boto3 finds them.
+    :raises ExtensionConfigurationError: the profile that the environment names is not there.
     """
     role = config.assume_role_arn
     if role is None:
@@ -100,7 +101,12 @@ def session_of(config: AsyncEndpointConfig, session: boto3.Session | None = None
 
 
 def _own_session() -> boto3.Session:
-    return boto3.Session(botocore_session=core_session())
+    try:
+        return boto3.Session(botocore_session=core_session())
+    except BotoCoreError as error:
+        # Of a profile that is not there, or a file that cannot be read.
+        reason = " ".join(str(error).split())
+        raise ExtensionConfigurationError(f"{reason}: correct AWS_PROFILE or AWS_CONFIG_FILE") from None
 
 
 class _RoleSession(boto3.Session):

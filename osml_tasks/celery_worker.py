@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from osml_tasks.cleanup import ResourceManager
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 """How long a worker may take until it consumes, s."""
 
 # glibc otherwise gives each of a worker's threads memory of its own, which holds on to what pixels have left.

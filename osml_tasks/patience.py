@@ -26,6 +26,8 @@ _TRANSIENT = frozenset(
 )
 
 
+UNANSWERED = (HTTPClientError, NoConnectionError)
+"""botocore's errors of a request that was not answered."""
 _SKEWED = ("RequestTimeTooSkewed", "RequestExpired", "Signature expired", "Signature not yet current")
 
 
@@ -58,4 +60,4 @@ def may_pass(error: ClientError | BotoCoreError) -> bool:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code in _TRANSIENT or status >= 500 or status == 429
-    return isinstance(error, HTTPClientError | NoConnectionError)
+    return isinstance(error, UNANSWERED)

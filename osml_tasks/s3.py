@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 4 * 1024 * 1024
 """How much of a large object is read at a time."""
 _LIST_KEYS = 1000
+_BAD_REQUEST = "400 Bad Request"
 _DELETE_KEYS = 1000
 # Of calls that boto3 makes.
 _REFUSALS = (ClientError, BotoCoreError, BucketRegionError, CredentialsExpiredError, RoleRefusedError)
@@ -241,8 +242,14 @@ class S3Manager:
             return None
 
     def _head(self, uri: S3Uri) -> S3Object:
-        with errors("HEAD", uri):
-            found = obstore.head(self._store(uri.bucket), uri.key)
+        try:
+            with errors("HEAD", uri):
+                found = obstore.head(self._store(uri.bucket), uri.key)
+        except S3OperationError as error:
+            if _BAD_REQUEST in str(error):
+                # What is wrong stands in a body, and an answer to HEAD has none.
+                self._get_range(uri, 0, 1, None, None)
+            raise
         return S3Object(uri, found["size"], found["last_modified"], found["e_tag"])
 
     def delete(self, uris: Iterable[S3Uri]) -> Sequence[Undeleted]:

@@ -22,7 +22,7 @@ from osml_tasks.errors import (
     S3OperationError,
 )
 from osml_tasks.one_line import in_one_line
-from osml_tasks.patience import clock_is_off, may_pass
+from osml_tasks.patience import UNANSWERED, clock_is_off, may_pass
 
 if TYPE_CHECKING:
     from osml_tasks.s3_uri import S3Uri
@@ -41,7 +41,8 @@ _ERROR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.sleep) -> Result:
     """Make a request up to three times: for what obstore itself does not try again, or not for long enough.
 
-    That is an access denied in passing, an answer cut short, a listing that cannot be read.
+    That is an access denied in passing, an answer cut short, a listing that cannot be read. Where boto3 has had no
+    answer at all, it has tried again itself.
 
     :param sleep: waits so many seconds.
     :raises S3OperationError: the last time as well; what does not exist, or is in another region, is asked for once.
@@ -52,8 +53,8 @@ def again(request: Callable[[], Result], sleep: Callable[[float], None] = time.s
             return request()
         except (ObjectNotFoundError, BucketRegionError):
             raise
-        except S3OperationError:
-            if time.monotonic() - began > _LONG_SECONDS:
+        except S3OperationError as error:
+            if time.monotonic() - began > _LONG_SECONDS or isinstance(error.__cause__, UNANSWERED):
                 raise
             sleep(pause)
     return request()

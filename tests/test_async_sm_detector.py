@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import geojson
@@ -115,14 +116,15 @@ def test_silence_is_a_timeout(brokerless: Fleet) -> None:
         detector("silent", max_wait_time=1).find_features(tile())
     error = caught.value
     assert (error.endpoint, error.inference_id in brokerless.invocations("silent")) == ("silent", True)
-    assert 1 <= error.elapsed < 10
+    assert error.elapsed >= 1
     assert error.uri.startswith("s3://fleet-out/output/")
 
 
-def test_an_output_that_comes_too_late_is_deleted_in_the_end(brokerless: Fleet) -> None:
-    one = detector("one-at-a-time", max_wait_time=0.3)
+def test_an_output_that_comes_too_late_is_deleted_in_the_end(brokerless: Fleet, tmp_path: Path) -> None:
+    one, gate = detector("one-at-a-time", max_wait_time=0.3), tmp_path / "gate"
     with pytest.raises(AsyncInferenceTimeoutError):
-        one.find_features(tile("late"))
+        one.find_features(tile("late", after=str(gate)))
+    gate.touch()
     wait_until(lambda: len(brokerless.objects()) == 1)
     assert one.get_resource_stats()["by_type"]["s3_object"] == 2
     assert one.cleanup_resources() == 0

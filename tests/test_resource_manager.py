@@ -241,7 +241,8 @@ def test_a_dead_process_leaves_its_delayed_objects_to_the_fleets_beat(here: Flee
     with AsyncSMDetector("scripted", config, resources=resources) as detector:
         detector.find_features(b'{"name": "a"}')
     assert len(here.objects()) == 2
-    wait_until(lambda: bool(connections.resources.ledger.due(OBJECT, time.time())))
+    # Unless the fleet's own beat is first.
+    wait_until(lambda: bool(connections.resources.ledger.due(OBJECT, time.time())) or not here.objects())
     sweep(connections)
     assert here.objects() == []
 
@@ -322,7 +323,7 @@ def test_a_worker_without_a_heartbeat_is_counted_as_lost(connections: Connection
 
 
 def test_the_fleets_workers_are_in_its_statistics(connections: Connections) -> None:
-    wait_until(lambda: connections.resources.get_stats()["by_type"]["worker"] >= 3, within=60)
+    wait_until(lambda: connections.resources.get_stats()["by_type"]["worker"] >= 3)
 
 
 def test_only_names_that_we_make_are_swept() -> None:
@@ -463,12 +464,14 @@ def test_the_command_says_what_it_deleted_and_what_waits(here: Fleet, tiles: Pat
     assert stats["outcomes"]["invocation"]["registered"] >= 2
 
 
-def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path) -> None:
-    write_tiles(tiles, {f"t{number}": {"sleep": 0.5} for number in range(80)})
+def test_one_job_can_be_removed_even_while_it_runs(here: Fleet, tiles: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    write_tiles(tiles, {f"t{number}": {"after": str(gate)} for number in range(80)})
     job = here.run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
     refused = here.run("cleanup", "--job", job)
     assert (refused.returncode, "still running: wait for it or cancel it" in refused.stderr) == (2, True)
     done = here.run("cleanup", "--job", job, "--force")
+    gate.touch()
     assert done.returncode == 0, done.stderr
     assert '"state": "cancelled"' in here.run("status", job, "--json").stdout
     assert here.run("cleanup", "--job", new_job_id(1e9)).stdout.startswith("0 deleted")

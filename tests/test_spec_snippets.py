@@ -49,7 +49,7 @@ def test_the_python_snippets_run_one_after_the_other(named: Fleet) -> None:
     assert [match and match[1] for match in times] == ["S3 Upload", "Total Processing", "Queue"]
     # A payload of 40 bytes goes inline: there is no upload that could take time.
     assert [match is not None and float(match[2]) > 0 for match in times[:2]] == [False, True]
-    wait_until(lambda: not named.objects())
+    named.wait_empty()
 
 
 def test_errors_are_caught_as_the_snippet_catches_them(named: Fleet) -> None:

@@ -20,7 +20,7 @@ from osml_tasks.ledger import ResourceType
 from osml_tasks.local.server import free_port
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.workers import AssemblyWorker, AsyncResultsWorker, AsyncSubmissionWorker, AsyncTileWorkerPool
-from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, Fleet, names, wait_until, write_tiles
 
 
 def tile(name: str, **script: Any) -> bytes:
@@ -146,7 +146,7 @@ def on_the_fleet(fleet: Fleet, script: str, **variables: str | None) -> subproce
     _, env = fleet.command(**variables)
     head = "from osml_tasks import *\nfrom osml_tasks.errors import *\n"
     command = [sys.executable, "-c", head + script]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_configured_broker_means_the_fleets_workers(fleet: Fleet) -> None:
@@ -212,13 +212,13 @@ def test_workers_start_and_stop_from_python(fleet: Fleet, here: Fleet) -> None:
         AsyncSubmissionWorker(config, app=app, resources=detector.resources) as submit,
         AsyncResultsWorker(config, app=app, resources=detector.resources) as poll,
     ):
-        queues = app.control.inspect(destination=[submit.node, poll.node], timeout=5).active_queues()
+        queues = app.control.inspect(destination=[submit.node, poll.node], timeout=20).active_queues()
         assert queues is not None
         assert {node: [queue["name"] for queue in served] for node, served in queues.items()} == {
             submit.node: ["osml.submit"],
             poll.node: ["osml.poll"],
         }
-        pools = app.control.inspect(destination=[submit.node, poll.node], timeout=5).stats()
+        pools = app.control.inspect(destination=[submit.node, poll.node], timeout=20).stats()
         assert pools is not None
         assert [pools[one.node]["pool"]["max-concurrency"] for one in (submit, poll)] == [2, 1]
         assert detector.get_resource_stats()["by_type"]["worker"] == 2

@@ -57,7 +57,8 @@ class SessionCredentials:
         self._core = session._session
         self._lock = Lock()
         self._file = self._find_file()
-        self._version = self._file_version()
+        # None: the session may have read it before it was last written.
+        self._version: int | None = None if self._file else 0
 
     def frozen(self) -> ReadOnlyCredentials:
         """Take the credentials as they are now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from osml_tasks.aws.clients import aws_client
 from osml_tasks.errors import BucketRegionError
@@ -22,11 +23,17 @@ def s3_client(session: boto3.Session, settings: S3Settings | None = None) -> Any
     :return: its calls raise :class:`~osml_tasks.errors.BucketRegionError` of a bucket in another region.
     :raises ExtensionConfigurationError: as :func:`~osml_tasks.aws.clients.aws_client`.
     """
-    client = aws_client(session, "s3")
+    client = aws_client(session, "s3", _regional(session))
     (settings or S3Settings()).apply_to(client)
     # First: botocore's own handler would make the request again in that region.
     client.meta.events.register_first("needs-retry.s3", _Region(str(client.meta.region_name)).refuse_another)
     return client
+
+
+def _regional(session: boto3.Session) -> Config | None:
+    """Go to us-east-1's own host, unless somebody chose: GDAL cannot be told of the one that all regions share."""
+    chosen = session._session.get_config_variable("s3") or {}
+    return None if "us_east_1_regional_endpoint" in chosen else Config(s3={"us_east_1_regional_endpoint": "regional"})
 
 
 class _Region:

@@ -9,7 +9,7 @@ from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.local.server import LOOPBACK, LocalServer, free_port
 
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 
 
 class Broker(LocalServer):

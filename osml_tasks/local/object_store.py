@@ -14,7 +14,7 @@ from osml_tasks.child_process import ChildProcess
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.local.server import LOOPBACK, TWIN_OFFSET, LocalServer, free_ports
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 REGION = "us-east-1"
 MEMORY_TARGET = "512MiB"  # of weed's heap; with half as much its garbage collector doubles its CPU time
 _PARTS = ("s3", "master", "volume", "filer", "admin")

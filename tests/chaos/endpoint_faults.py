@@ -28,7 +28,7 @@ def _whole(rig: Rig, endpoint: str, counted: str, *, reason: str = "", **variabl
     before = rig.fleet.stats(endpoint)[counted]
     trial = rig.start_job(_TILES, endpoint=endpoint, **variables)
     trial.wait()
-    wait_until(rig.is_idle, 60)
+    wait_until(rig.is_idle)
     return trial.row(times=rig.fleet.stats(endpoint)[counted] - before, reason=reason)
 
 
@@ -76,5 +76,5 @@ def twice(rig: Rig) -> Row:
     before = rig.fleet.stats("twice")["twice"]
     trial = rig.start_job(_TILES, endpoint="twice")
     trial.wait()
-    wait_until(lambda: rig.fleet.stats("twice")["twice"] >= before + _TILES, 60)
+    wait_until(lambda: rig.fleet.stats("twice")["twice"] >= before + _TILES)
     return trial.row(times=_TILES)

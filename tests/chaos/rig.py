@@ -31,6 +31,8 @@ from tests.integration.fleet import (
     start_python,
     wait_until,
 )
+from tests.integration.forked import ForkedProcess
+from tests.waiting import PATIENCE
 
 CELERY = (sys.executable, "-m", "celery")
 PREFIX = "async-inference/input/"
@@ -167,7 +169,7 @@ class Rig:
         """Start ``osml-tasks``, with its output in a log; it ends with the trial at the latest."""
         call, env = self.fleet.command(*arguments, **variables)
         call = [*command, *call[3:]] if command else call
-        client = ChildProcess(
+        client = ForkedProcess(
             f"client-{self._trials}-{name}",
             call,
             directory=self.directory,
@@ -205,7 +207,7 @@ class Rig:
 
     def _ask(self, what: str, worker: str) -> list[dict[str, Any]]:
         node = f"{worker}@rig"
-        asked = new_app(self.broker.url, self.broker.url).control.inspect(destination=[node], timeout=2.0)
+        asked = new_app(self.broker.url, self.broker.url).control.inspect(destination=[node], timeout=20.0)
         return list((getattr(asked, what)() or {}).get(node, ()))
 
     def in_flight(self) -> int:
@@ -235,7 +237,7 @@ class Rig:
         with urlopen(f"{self.fleet.endpoints_url}/stats") as answer:
             return not any(counts["in_flight"] for counts in json.load(answer).values())
 
-    def sweep(self, within: float = 60.0) -> list[str]:
+    def sweep(self, within: float = PATIENCE) -> list[str]:
         """Do what the sweep does, again and again, until no object is left or the time is up, s; says what is left.
 
         What counts as a leftover after days counts as one after 5 s here; jobs must be over.

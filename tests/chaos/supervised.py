@@ -12,12 +12,13 @@ from pathlib import Path
 from threading import Event, RLock, Thread
 
 from osml_tasks.child_process import ChildProcess
+from tests.integration.forked import ForkedProcess
 
 RESTART_SECONDS = 1.0
 """How long after a death, s."""
 _EARLY_DEATH_SECONDS = 10.0
 """One that lived no longer waits five times as long."""
-_START_SECONDS = 90.0
+_START_SECONDS = 240.0
 
 
 class Supervised:
@@ -100,7 +101,7 @@ class Supervised:
         self.starts += 1
         self._started_at = time.monotonic()
         command, env = self._now
-        self._process = ChildProcess(
+        self._process = ForkedProcess(
             f"{self.name}.{self.starts}",
             command,
             directory=self._directory,

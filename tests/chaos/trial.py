@@ -116,7 +116,7 @@ class Trial:
             self._job_id = self._job_id or next(iter(self.rig.job_ids() - self._jobs_before), "")
             return bool(self._job_id)
 
-        wait_until(appeared, 60)
+        wait_until(appeared)
         return self._job_id
 
     def invocations(self) -> list[str]:

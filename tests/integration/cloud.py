@@ -17,7 +17,7 @@ import boto3
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.local.server import LOOPBACK, free_port
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
-from tests.integration.fleet import INPUTS, clean_environment
+from tests.integration.fleet import INPUTS, PATIENCE, clean_environment
 
 REGION = "us-west-2"
 EXTERNAL_ID = "external-4711"
@@ -66,7 +66,7 @@ def cloud(directory: Path) -> Iterator[Cloud]:
     server = ChildProcess("moto", command, directory=directory, env=clean_environment())
     server.start()
     try:
-        server.wait_ready(lambda: answers(url), within=60.0)
+        server.wait_ready(lambda: answers(url), within=PATIENCE)
         made = _furnish(url)
         _enforce_rights(url)
         yield made
@@ -77,7 +77,7 @@ def cloud(directory: Path) -> Iterator[Cloud]:
 def answers(url: str) -> bool:
     """Whether moto's server is up."""
     try:
-        with urlopen(f"{url}/moto-api/data.json", timeout=5):
+        with urlopen(f"{url}/moto-api/data.json", timeout=30):
             return True
     except (URLError, OSError):
         return False

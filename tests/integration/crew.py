@@ -23,7 +23,8 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
 from osml_tasks.sources import find_tiles
-from tests.integration.fleet import REPOSITORY, Fleet, clean_environment, wait_until
+from tests.integration.fleet import PATIENCE, REPOSITORY, Fleet, clean_environment, wait_until
+from tests.integration.forked import ForkedProcess
 
 SUBMIT, POLL, REST = "osml.submit", "osml.poll", "osml.assemble,osml.cleanup"
 ALL = f"{SUBMIT},{POLL},{REST}"
@@ -44,7 +45,7 @@ class Worker:
 
     def wait_ready(self) -> None:
         """Wait until it consumes."""
-        self.process.wait_ready(lambda: _READY.search(self.process.log_text()) is not None, within=60.0)
+        self.process.wait_ready(lambda: _READY.search(self.process.log_text()) is not None, within=PATIENCE)
 
     def terminate(self) -> None:
         """Send it SIGTERM, and it alone."""
@@ -108,7 +109,7 @@ class Crew:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", node, "-l", "INFO"]
         command += ["-Q", queues, "-c", str(concurrency), *more]
         whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY), "ASYNC_SM_TILE_ROOTS": str(self.fleet.tiles)}
-        process = ChildProcess(name, command, directory=self.directory, env=whole | dict(self.fleet.env) | env)
+        process = ForkedProcess(name, command, directory=self.directory, env=whole | dict(self.fleet.env) | env)
         process.start()
         # How workers stop by themselves is a test's matter; at its end it would take time.
         self.running.callback(process.stop, grace=0)
@@ -129,9 +130,9 @@ class Crew:
                     wait_until(lambda: self.fleet.stats(endpoint)["in_flight"] == 0)
                 handle.discard()
 
-    def ask(self, what: str, node: str) -> Any:
-        """What a worker answers to ``celery inspect``; None if it does not answer."""
-        answers = getattr(self.app.control.inspect(destination=[node], timeout=2.0), what)() or {}
+    def ask(self, what: str, node: str, timeout: float = 20.0) -> Any:
+        """What a worker answers to ``celery inspect``; None if it does not answer in time, s."""
+        answers = getattr(self.app.control.inspect(destination=[node], timeout=timeout), what)() or {}
         return answers.get(node)
 
     def requests(self, kind: str, worker: Worker) -> set[str]:

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from osml_tasks.local.endpoint_server import running_server
 from osml_tasks.local.endpoint_settings import EndpointSettings
 
 OUTPUTS, ELSEWHERE = "fleet-out", "fleet-elsewhere"
@@ -34,6 +33,8 @@ ENDPOINTS = [
 
 async def serve(endpoints: Sequence[EndpointSettings]) -> None:
     """Serve until SIGTERM."""
+    from osml_tasks.local.endpoint_server import running_server  # only the process that serves needs all of it
+
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with running_server(endpoints) as url:

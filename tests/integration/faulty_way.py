@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.waiting import PATIENCE
+
 _HEAD_BYTES = 1 << 20
 _PIECE = 1 << 20
 _LISTED = re.compile(rb"<Contents>.*?<LastModified>([^<]*)</LastModified>.*?</Contents>", re.DOTALL)
@@ -158,7 +160,8 @@ class FaultyWay:
 
     :param target: the server's URL.
     :ivar url: where to reach it by this way.
-    :ivar delay: s that each piece of a request waits, from now on: its head, and each megabyte of its body.
+    :ivar delay: s that each piece of a request waits, from now on: its head, and each megabyte of its body. What
+        waits already goes on when it is set to less.
     :ivar sent: bytes of requests that were handed on.
     :ivar waiting: how many requests wait now, because of the delay.
     :ivar faults: what goes wrong; the first that happens to a request is all that does.
@@ -185,7 +188,7 @@ class FaultyWay:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._serving.wait(10)
+        assert self._serving.wait(PATIENCE)
         return self
 
     def __exit__(
@@ -217,9 +220,14 @@ class FaultyWay:
             requests.close()
             writer.close()
 
+    async def _wait(self) -> None:
+        began = self._loop.time()
+        while (left := began + self.delay - self._loop.time()) > 0:
+            await asyncio.sleep(min(left, 0.05))
+
     async def _pass(self, piece: bytes, requests: asyncio.StreamWriter) -> None:
         self.waiting += self.delay > 0
-        await asyncio.sleep(self.delay)
+        await self._wait()
         self.waiting = max(0, self.waiting - 1)
         self.sent += len(piece)
         requests.write(piece)
@@ -242,7 +250,7 @@ class FaultyWay:
         if b"expect" in _headers(head):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if fault.before is not None:
-            await asyncio.sleep(self.delay)
+            await self._wait()
             async for _ in _body(head, reader):
                 pass
             answer = fault.before()

@@ -7,10 +7,10 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -20,19 +20,13 @@ from celery import Celery
 
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.redis_keys import PREFIX
+from tests.integration.forked import ForkedProcess, run
+from tests.waiting import PATIENCE, wait_until
 
 INPUTS = "fleet-in"
 REPOSITORY = Path(__file__).parents[2]
 ENDPOINTS_READY = re.compile(r"^ready (http://\S+)$", re.MULTILINE)
 WORKERS_READY = re.compile(r"^ready$", re.MULTILINE)
-
-
-def wait_until(condition: Callable[[], bool], within: float = 20.0) -> None:
-    """Wait for a condition, with a bound in seconds."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 def clean_environment() -> dict[str, str]:
@@ -51,10 +45,10 @@ def start_python(
 ) -> ChildProcess:
     """Run Python until ``running`` ends; returns when its output matches ``ready``."""
     whole = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(env)
-    child = ChildProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
+    child = ForkedProcess(name, [sys.executable, *arguments], directory=directory, env=whole)
     child.start()
-    running.callback(child.stop, grace=20.0)
-    child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=60.0)
+    running.callback(child.stop, grace=0)
+    child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=PATIENCE)
     return child
 
 
@@ -90,9 +84,9 @@ class Fleet:
     tiles: Path
     worker_log: Callable[[], str]
 
-    @property
+    @cached_property
     def s3(self) -> Any:
-        """A boto3 client."""
+        """A boto3 client: one, because it is made in the time of twenty calls."""
         return boto3.client(
             "s3",
             endpoint_url=self.env["AWS_ENDPOINT_URL_S3"],
@@ -106,6 +100,16 @@ class Fleet:
         buckets = [bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]]
         pages = ((bucket, self.s3.list_objects_v2(Bucket=bucket)) for bucket in buckets)
         return [f"{bucket}/{found['Key']}" for bucket, page in pages for found in page.get("Contents", ())]
+
+    def wait_empty(self) -> None:
+        """Wait until no bucket holds anything. What one test leaves all the same is not the next one's fault."""
+        try:
+            wait_until(lambda: not self.objects())
+        except AssertionError:
+            left = self.objects()
+            for bucket, _, key in (name.partition("/") for name in left):
+                self.s3.delete_object(Bucket=bucket, Key=key)
+            raise AssertionError(f"left behind: {left}") from None
 
     def stats(self, endpoint: str) -> dict[str, Any]:
         """What an endpoint counts."""
@@ -132,8 +136,8 @@ class Fleet:
 
     def run(self, *arguments: str | Path, **variables: str | None) -> subprocess.CompletedProcess[str]:
         """Run ``osml-tasks`` to its end."""
-        command, env = self.command(*arguments, **variables)
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, check=False)
+        _, env = self.command(*arguments, **variables)
+        return run([*map(str, arguments)], env)
 
     def detect(self, *arguments: str | Path, folder: Path, **variables: str | None) -> Outcome:
         """Run ``osml-tasks detect`` and read the files that it wrote into a folder."""

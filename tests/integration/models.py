@@ -26,9 +26,11 @@ def scripted(payload: bytes) -> dict[str, Any] | str:
     """
     script = json.loads(payload)
     name = script["name"]
-    _calls[name] += 1
-    if _calls[name] <= script.get("fail_first", 0):
-        raise ValueError(f"call {_calls[name]} of {name} is to fail")
+    # Not by its name alone, which tiles of other tests may have, too.
+    call = f"{name} {zlib.crc32(payload)}"
+    _calls[call] += 1
+    if _calls[call] <= script.get("fail_first", 0):
+        raise ValueError(f"call {_calls[call]} of {name} is to fail")
     time.sleep(script.get("sleep", 0))
     while "after" in script and not Path(script["after"]).exists():
         time.sleep(0.05)

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.waiting import PATIENCE
+
 OWNER = "x-amz-expected-bucket-owner"
 _DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 _OF_A_HOP = ("connection", "transfer-encoding", "keep-alive", "content-length")
@@ -98,7 +100,7 @@ class OwnedWay:
     def _ask(
         self, handler: BaseHTTPRequestHandler, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self._target, timeout=60)
+        connection = http.client.HTTPConnection(self._target, timeout=PATIENCE)
         try:
             # With the host as the client wrote it: its signature covers it.
             connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)

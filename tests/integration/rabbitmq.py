@@ -12,7 +12,7 @@ from osml_tasks.local.server import LOOPBACK, LocalServer, free_ports
 # Not the one in the path: that changes to the user of the system's own node.
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER, PASSWORD = "fleet", "sesame-4711"
-START_SECONDS = 90.0
+START_SECONDS = 240.0
 
 
 def is_installed() -> bool:

@@ -66,7 +66,7 @@ class Sentinels:
         self._sentinel = Sentinel([(LOOPBACK, each) for each in self._ports], socket_timeout=2, password=PASSWORD)
         for each in self._ports:
             self._start_sentinel(each, port)
-        wait_until(self._is_guarded, within=60)
+        wait_until(self._is_guarded)
 
     def _start_sentinel(self, port: int, master: int) -> None:
         lines = (
@@ -106,7 +106,7 @@ class Sentinels:
         before = self._sentinel.discover_master(MASTER)
         assert self._master._child is not None
         self._master._child.stop(grace=0)
-        wait_until(lambda: self._has_other(before), within=60)
+        wait_until(lambda: self._has_other(before))
 
     def _has_other(self, before: tuple[str, int]) -> bool:
         try:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.integration.fleet import REPOSITORY, clean_environment
+from tests.waiting import PATIENCE
 
 _FENCE = re.compile(r"```(\w*)")
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
-SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ def run_shell(code: str, env: Mapping[str, str], folder: Path) -> subprocess.Com
 def _run(command: list[str], env: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     whole = clean_environment() | {"PATH": path, "PYTHONPATH": str(REPOSITORY)} | dict(env)
-    return subprocess.run(command, env=whole, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+    return subprocess.run(command, env=whole, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -48,7 +48,7 @@ from osml_tasks.submission import submit_shard
 from osml_tasks.workers import AsyncTileWorkerPool
 from tests.integration.cloud import EXTERNAL_ID, REGION, Cloud, cloud
 from tests.integration.endpoints import OUTPUTS
-from tests.integration.fleet import INPUTS, REPOSITORY, clean_environment, names, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, REPOSITORY, clean_environment, names, wait_until, write_tiles
 
 PROBE = S3Uri(INPUTS, "accounts/probe")
 INVOCATION = Invocation("scripted", "job-1.0000000.1", "job-1/00000", "0000000-1.out", "image/png", 3600, 900)
@@ -224,7 +224,7 @@ def test_the_command_line_says_a_refused_role_in_one_line(aws: Cloud, tmp_path: 
             env=dict(os.environ) | buckets | role,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, "")
@@ -249,7 +249,7 @@ def _endpoints_url(_aws: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     endpoints.start()
     try:
-        endpoints.wait_ready(lambda: ready.search(endpoints.log_text()) is not None, within=60.0)
+        endpoints.wait_ready(lambda: ready.search(endpoints.log_text()) is not None, within=PATIENCE)
         yield ready.findall(endpoints.log_text())[0]
     finally:
         endpoints.stop()

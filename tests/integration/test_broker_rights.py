@@ -20,7 +20,16 @@ from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
 from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, Crew
-from tests.integration.fleet import REPOSITORY, Fleet, names, start_python, strange_app, wait_until, write_tiles
+from tests.integration.fleet import (
+    PATIENCE,
+    REPOSITORY,
+    Fleet,
+    names,
+    start_python,
+    strange_app,
+    wait_until,
+    write_tiles,
+)
 from tests.integration.test_flower import FLOWER_READY
 
 GUIDE = REPOSITORY / "docs/security.md"
@@ -47,7 +56,7 @@ class Guarded:
 
     def flower(self, path: str) -> Any:
         """What Flower answers."""
-        with urlopen(self.flower_url + path, timeout=20) as answer:
+        with urlopen(self.flower_url + path, timeout=PATIENCE) as answer:
             return json.load(answer)
 
 
@@ -80,7 +89,7 @@ def guarded(_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         start_python(running, "flower", command, directory, env | unlocked, FLOWER_READY)
         user = running.enter_context(redis.Redis.from_url(url))
         yield Guarded(fleet, root, user, f"http://127.0.0.1:{port}")
-    wait_until(lambda: not _fleet.objects(), within=60)
+    _fleet.wait_empty()
 
 
 @pytest.fixture(autouse=True)
@@ -107,18 +116,22 @@ def test_a_job_that_waits_for_capacity_fails_retries_and_cleans_up(guarded: Guar
 
 
 def test_a_job_is_cancelled_resumed_and_watched(guarded: Guarded, tmp_path: Path) -> None:
-    tiles = write_tiles(tmp_path / "tiles", {f"t{number:02d}": {} for number in range(40)})
+    gate = tmp_path / "gate"
+    tiles = write_tiles(tmp_path / "tiles", {f"t{number:02d}": {"after": str(gate)} for number in range(40)})
     run = guarded.fleet.run
     cancelled = run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
-    assert run("cancel", cancelled).returncode == 0
+    stopped = run("cancel", cancelled)
+    assert (stopped.returncode, f"job {cancelled} cancelled" in stopped.stdout) == (0, True), stopped.stderr
     resumed = run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
-    assert run("resume", resumed, "--force").returncode == 0
+    forced = run("resume", resumed, "--force")
+    gate.touch()
+    assert forced.returncode == 0, forced.stderr
     assert run("watch", resumed).returncode == 0
     result = run("result", resumed, "-o", tmp_path / "out.geojson")
     assert result.returncode == 0, result.stderr
     assert len(names(json.loads((tmp_path / "out.geojson").read_text())["features"])) == 40
     wait_until(lambda: guarded.fleet.stats("slow")["in_flight"] == 0)
-    wait_until(lambda: run("cleanup", "--force").stdout.startswith("0 deleted"), within=60)
+    wait_until(lambda: run("cleanup", "--force").stdout.startswith("0 deleted"))
 
 
 def test_a_task_call_waits_for_its_result(guarded: Guarded, tmp_path: Path) -> None:
@@ -127,14 +140,14 @@ def test_a_task_call_waits_for_its_result(guarded: Guarded, tmp_path: Path) -> N
     url = fleet.env["CELERY_BROKER_URL"]
     app = strange_app(url)
     arguments = {"sources": ["s3://fleet-in/imagery/"], "endpoint": "scripted"}
-    report = app.send_task("osml_tasks.detect", kwargs=arguments, queue="osml.submit").get(timeout=60)
+    report = app.send_task("osml_tasks.detect", kwargs=arguments, queue="osml.submit").get(timeout=PATIENCE)
     assert fleet.run("result", report["job_id"], "-o", tmp_path / "out.geojson").returncode == 0
     fleet.s3.delete_object(Bucket="fleet-in", Key="imagery/a")
 
 
 def test_flower_sees_workers_tasks_and_queues(guarded: Guarded) -> None:
     wait_until(lambda: list(guarded.flower("/api/workers?refresh=1")) == ["all@crew"])
-    wait_until(lambda: "osml_tasks.cleanup" in str(guarded.flower("/api/tasks")), within=60)
+    wait_until(lambda: "osml_tasks.cleanup" in str(guarded.flower("/api/tasks")))
     assert len(guarded.flower("/api/queues/length")["active_queues"]) == 4
 
 

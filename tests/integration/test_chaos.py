@@ -18,7 +18,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedRig]:
         yield rig
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
 def test_it_costs_no_feature_and_leaves_no_object(rig: RenewedRig, fault: Fault) -> None:
     row = rig.run(fault)

@@ -20,7 +20,7 @@ from osml_tasks.local.server import free_port
 from osml_tasks.recovery import SILENT_SECONDS
 from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, Crew, Worker, numbered
-from tests.integration.fleet import Fleet, names, start_python, strange_app, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, names, start_python, strange_app, wait_until, write_tiles
 from tests.integration.one_shard import OneShard
 from tests.integration.test_fleet_capacity import let_time_pass, sweep_as_after
 from tests.integration.test_flower import FLOWER_READY
@@ -66,7 +66,7 @@ def clustered(_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made = Clustered(fleet, crew, server, [flower.log_text], f"http://127.0.0.1:{port}")
         made.start_worker("all")
         yield made
-    wait_until(lambda: not _fleet.objects(), within=60)
+    wait_until(lambda: not _fleet.objects())
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,9 @@ def test_the_server_refuses_what_is_in_several_slots(clustered: Clustered) -> No
 
 
 def test_a_job_that_waits_for_capacity_fails_retries_and_cleans_up(clustered: Clustered, tmp_path: Path) -> None:
-    scripts = {f"t{number:02d}": {} for number in range(40)} | {"t03": {"fail_first": 1}, "t07": {"fail_first": 5}}
+    # The model counts by name what it was called with.
+    scripts = {f"slot{number:02d}": {} for number in range(40)}
+    scripts |= {"slot03": {"fail_first": 1}, "slot07": {"fail_first": 5}}
     tiles = write_tiles(tmp_path / "tiles", scripts)
     run = clustered.fleet.run
     options = {"ASYNC_SM_MAX_CONCURRENT_JOBS": "8", "ASYNC_SM_CLEANUP_POLICY": "delayed"}
@@ -107,7 +109,7 @@ def test_a_job_is_cancelled(clustered: Clustered, tmp_path: Path) -> None:
     job = run("detect", tiles, "-e", "slow", "--no-wait").stdout.strip()
     assert run("cancel", job).returncode == 0
     wait_until(lambda: clustered.fleet.stats("slow")["in_flight"] == 0)
-    wait_until(lambda: run("cleanup", "--force").stdout.startswith("0 deleted"), within=60)
+    wait_until(lambda: run("cleanup", "--force").stdout.startswith("0 deleted"))
 
 
 @pytest.mark.usefixtures("here")
@@ -119,17 +121,17 @@ def test_what_a_killed_worker_held_comes_back(
     write_tiles(tiles, numbered(60))
     doomed = clustered.start_worker("doomed")
     with clustered.crew.job(tiles, "slow", max_concurrent_jobs=16) as job:
-        wait_until(lambda: job.progress().finished >= 10, within=60)
+        wait_until(lambda: job.progress().finished >= 10)
         doomed.kill()
-        wait_until(lambda: clustered.fleet.stats("slow")["in_flight"] == 0, within=60)
+        wait_until(lambda: clustered.fleet.stats("slow")["in_flight"] == 0)
         if not job.status().state.is_over:
             let_time_pass(clustered.crew)
         try:
-            job.wait(30)
+            job.wait(60)
         except JobTimeoutError:
             # A message may go with a worker at the moment when it is taken.
             sweep_as_after(clustered.crew, job.job_id, 2 * SILENT_SECONDS)
-        assert job.wait(60).state is JobState.COMPLETED
+        assert job.wait(PATIENCE).state is JobState.COMPLETED
         assert len(job.result()["features"]) == 60
 
 
@@ -138,18 +140,18 @@ def test_an_application_calls_by_name(clustered: Clustered, tmp_path: Path) -> N
     fleet.s3.put_object(Bucket="fleet-in", Key="imagery/a", Body=b'{"name": "a"}')
     app = strange_app(fleet.env["CELERY_BROKER_URL"])
     arguments = {"sources": ["s3://fleet-in/imagery/"], "endpoint": "scripted"}
-    report = app.send_task("osml_tasks.detect", kwargs=arguments, queue="osml.submit").get(timeout=60)
+    report = app.send_task("osml_tasks.detect", kwargs=arguments, queue="osml.submit").get(timeout=PATIENCE)
     assert fleet.run("result", report["job_id"], "-o", tmp_path / "out.geojson").returncode == 0
     fleet.s3.delete_object(Bucket="fleet-in", Key="imagery/a")
 
 
 def test_flower_sees_workers_tasks_and_queues(clustered: Clustered) -> None:
     def flower(path: str) -> Any:
-        with urlopen(clustered.flower_url + path, timeout=20) as answer:
+        with urlopen(clustered.flower_url + path, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     wait_until(lambda: "all@crew" in flower("/api/workers?refresh=1"))
-    wait_until(lambda: "osml_tasks.cleanup" in str(flower("/api/tasks")), within=60)
+    wait_until(lambda: "osml_tasks.cleanup" in str(flower("/api/tasks")))
     assert len(flower("/api/queues/length")["active_queues"]) == 4
 
 

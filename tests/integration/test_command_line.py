@@ -13,9 +13,11 @@ import psutil
 import pytest
 import redis
 
+from osml_tasks.celery import new_app
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
-from tests.integration.fleet import Fleet, clean_environment, wait_until, write_tiles
+from osml_tasks.preflight import listening
+from tests.integration.fleet import PATIENCE, Fleet, clean_environment, wait_until, write_tiles
 
 PROGRAM = [sys.executable, "-m", "osml_tasks"]
 
@@ -113,7 +115,7 @@ def test_a_worker_without_a_bucket_does_not_start(fleet: Fleet) -> None:
     for command in (["-m", "osml_tasks", "worker"], ["-m", "celery", "-A", "osml_tasks", "worker"]):
         _, env = fleet.command("worker", ARTIFACT_BUCKET=None)
         done = subprocess.run(
-            [sys.executable, *command], env=env, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, *command], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode != 0
         assert "set ARTIFACT_BUCKET" in done.stderr
@@ -134,10 +136,10 @@ def test_local_runs_until_it_is_told_to_stop_and_its_exports_serve_another_shell
         exports += line
     call = f"{exports}{sys.executable} -m osml_tasks detect {tiles} -e mine --no-stage -o {tmp_path / 'out.geojson'}"
     done = subprocess.run(
-        ["sh", "-c", call], env=clean_environment(), capture_output=True, text=True, timeout=90, check=False
+        ["sh", "-c", call], env=clean_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     local.send_signal(signal.SIGTERM)
-    _, err = local.communicate(timeout=40)
+    _, err = local.communicate(timeout=PATIENCE)
     assert (done.returncode, done.stdout[:10]) == (0, "4 features"), done.stderr
     assert local.returncode == 0, err
 
@@ -156,18 +158,20 @@ def test_plain_celery_serves_all_four_queues(tmp_path: Path) -> None:
         exported[name] = value.strip("'")
     env = clean_environment() | exported
     worker = subprocess.Popen([sys.executable, "-m", "celery", "-A", "osml_tasks", "worker", "-l", "WARNING"], env=env)
+    app = new_app(exported["CELERY_BROKER_URL"])
+    wait_until(lambda: bool(listening(timeout=2.0, app=app, enough=bool)))
     done = subprocess.run(
         [*PROGRAM, "detect", tiles, "-e", "mine", "-o", tmp_path / "out.geojson"],
         env=env,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     worker.terminate()
-    worker.wait(timeout=30)
+    worker.wait(timeout=PATIENCE)
     local.terminate()
-    local.wait(timeout=40)
+    local.wait(timeout=PATIENCE)
     assert (done.returncode, done.stdout[:10]) == (0, "2 features"), done.stderr
 
 
@@ -181,7 +185,7 @@ def test_the_demonstration_finds_the_ships_and_leaves_only_its_result(tmp_path: 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     found = re.search(r"(\d+) of (\d+) known ships found", done.stdout)
@@ -205,7 +209,7 @@ def test_detect_local_needs_nothing_but_tiles(tmp_path: Path) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

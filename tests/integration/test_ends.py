@@ -26,7 +26,7 @@ from osml_tasks.redis_keys import PREFIX
 from osml_tasks.remote_call import called_job
 from osml_tasks.sources import find_tiles
 from osml_tasks.sweep import clean_up_jobs, remove_job, sweep
-from tests.integration.fleet import Fleet, strange_app, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, strange_app, wait_until, write_tiles
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _fresh_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def completed(connections: Connections, tiles: Path) -> JobHandle:
     handle = start_job(connections, find_tiles([str(write_tiles(tiles, {"a": {}}))]), "scripted")
-    assert handle.wait(60).state is JobState.COMPLETED
+    assert handle.wait(PATIENCE).state is JobState.COMPLETED
     return handle
 
 
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_after_the_end_is_finished_for_by_the_next(connection
     handle = completed(connections, tiles)
     connections.records._redis.hdel(f"{PREFIX}job:{handle.job_id}", "finished")
     assemble_job(connections, handle.job_id)
-    assert handle.wait(1).finished is not None
+    assert handle.wait(PATIENCE).finished is not None
     handle.discard()
 
 
@@ -136,7 +136,7 @@ def test_answers_outside_of_the_jobs_directories_are_not_forgotten(here: Fleet, 
     patient = open_connections(AsyncEndpointConfig(cleanup_policy=policy, cleanup_delay_seconds=3600))
     write_tiles(tiles, {f"{policy}-{number}": {"fail_first": number} for number in range(3)})
     handle = start_job(patient, find_tiles([str(tiles)]), "old-region")
-    assert handle.wait(60).state is JobState.COMPLETED
+    assert handle.wait(PATIENCE).state is JobState.COMPLETED
     # Three outputs, three failure objects, and what is in the job's directory.
     assert len(here.objects()) > 6
     clean_up_jobs(patient, force=True)
@@ -157,7 +157,7 @@ def test_s3_in_trouble_keeps_no_job_from_its_end(
     with monkeypatch.context() as trouble:
         trouble.setattr(job_cleanup, "delete_directories", refused)
         assert handle.cancel()
-        assert handle.wait(1).state is JobState.CANCELLED
+        assert handle.wait(PATIENCE).state is JobState.CANCELLED
         with suppress(S3AccessError):
             handle.discard()
         patient.resources.ledger.schedule(ResourceType.JOB, {job.job_id: 0.0})
@@ -232,7 +232,7 @@ def test_a_call_whose_job_is_cancelled_is_answered_even_if_shards_were_waiting(
     wait_until(lambda: redis.hlen(f"{PREFIX}capacity:one-at-a-time:parked") >= 8)
     job_id = redis.get(f"{PREFIX}claim:detect/{sent.id}").decode()
     assert JobHandle(connections, job_id).cancel()
-    assert sent.get(timeout=45)["state"] == "cancelled"
+    assert sent.get(timeout=PATIENCE)["state"] == "cancelled"
     wait_until(lambda: here.stats("one-at-a-time")["in_flight"] == 0)
     wait_until(lambda: here.run("cleanup", "--job", job_id).stdout.startswith("0 deleted"))
 
@@ -261,6 +261,6 @@ def test_a_chord_that_celery_holds_for_failed_is_assembled_all_the_same(here: Fl
     chord.tasks.append(connections.app.signature("osml_tasks.detect", kwargs=refused, immutable=True))
     chord.apply_async()
     handle = JobHandle(connections, job.job_id)
-    handle.wait(timeout=60)
+    handle.wait(timeout=PATIENCE)
     assert len(handle.result()["features"]) == 2
     handle.discard()

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tests.integration.fleet import Fleet, names, start_torn_job, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, names, start_torn_job, write_tiles
 
 
 def test_a_failed_tile_is_tried_again(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_silence_ends_at_the_deadline(fleet: Fleet, tiles: Path, tmp_path: Path)
 
 def test_an_endpoint_that_tells_no_failures_still_ends(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
     write_tiles(tiles, {"good": {}, "bad": {"fail_first": 99}})
-    outcome = fleet.detect(tiles, "-e", "tells-no-failure", folder=tmp_path, ASYNC_SM_MAX_WAIT_TIME="2")
+    outcome = fleet.detect(tiles, "-e", "tells-no-failure", folder=tmp_path, ASYNC_SM_MAX_WAIT_TIME="4")
     assert (outcome.status, names(outcome.features)) == (3, ["good"])
 
 
@@ -109,7 +109,8 @@ def test_an_endpoint_that_nobody_may_describe_is_found_out_by_its_answer(
 
 
 def test_a_tile_that_vanishes_before_its_turn_is_in_the_report(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {f"t{number:02d}": {"sleep": 0.3} for number in range(60)})
+    gate = tmp_path / "gate"
+    write_tiles(tiles, {f"t{number:02d}": {"after": str(gate)} for number in range(60)})
     client = fleet.start(
         *("detect", tiles, "-e", "scripted", "--no-stage", "-o", tmp_path / "out", "--report", tmp_path / "report"),
         ASYNC_SM_MAX_CONCURRENT_JOBS="8",
@@ -117,7 +118,8 @@ def test_a_tile_that_vanishes_before_its_turn_is_in_the_report(fleet: Fleet, til
     assert client.stderr is not None
     next(line for line in client.stderr if line.startswith("job "))
     (tiles / "t59").unlink()
-    client.communicate(timeout=60)
+    gate.touch()
+    client.communicate(timeout=PATIENCE)
     report = json.loads((tmp_path / "report").read_text())
     assert client.returncode == 3
     assert [(failure["reason"], failure["tile"]) for failure in report["failures"]] == [("input", str(tiles / "t59"))]

@@ -11,7 +11,7 @@ from osml_tasks.records import RECORD_SECONDS
 from osml_tasks.recovery import SILENT_SECONDS
 from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, POLL, REST, SUBMIT, Crew, numbered
-from tests.integration.fleet import names, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, names, wait_until, write_tiles
 
 VISIBILITY_TIMEOUT, CLAIM = 90, 75
 
@@ -39,7 +39,7 @@ def test_in_flight_stays_within_its_bound_while_workers_come_go_and_die(workers:
     first = [workers.launch("submit-1", SUBMIT, 2), workers.launch("poll-1", f"{POLL},{REST}", 2)]
 
     def finished(count: int) -> None:
-        wait_until(lambda: job.progress().finished >= count, within=40)
+        wait_until(lambda: job.progress().finished >= count)
 
     with workers.job(tiles, "crowded", max_concurrent_jobs=32, polling_interval=1, max_polling_interval=1) as job:
         finished(20)
@@ -52,18 +52,18 @@ def test_in_flight_stays_within_its_bound_while_workers_come_go_and_die(workers:
         workers.launch("all-3", ALL, 2)
         for worker in first:
             worker.terminate()
-        wait_until(lambda: all(worker.has_ended for worker in first), within=40)
+        wait_until(lambda: all(worker.has_ended for worker in first))
         # Nothing but what the dead had at hand is left to be done.
-        wait_until(lambda: workers.fleet.stats("crowded")["in_flight"] == 0, within=40)
+        wait_until(lambda: workers.fleet.stats("crowded")["in_flight"] == 0)
         assert job.progress().finished > 60
         if not job.status().state.is_over:
             let_time_pass(workers)
         try:
-            job.wait(30)
+            job.wait(60)
         except JobTimeoutError:
             # A message may go with a worker at the moment when it is taken.
             sweep_as_after(workers, job.job_id, 2 * SILENT_SECONDS)
-        assert job.wait(60).state is JobState.COMPLETED
+        assert job.wait(PATIENCE).state is JobState.COMPLETED
         assert names(job.result()["features"]) == [*numbered(240)]
         assert workers.fleet.stats("crowded")["in_flight_max"] == 32
 
@@ -98,7 +98,7 @@ def test_a_small_job_gets_its_share_beside_a_large_one(workers: Crew, tiles: Pat
         wait_until(lambda: large.progress().finished >= 40)
         with workers.job(tiles / "small", "fair", max_concurrent_jobs=32) as small:
             before = large.progress().finished
-            assert small.wait(60).state is JobState.COMPLETED
+            assert small.wait(PATIENCE).state is JobState.COMPLETED
             meanwhile = large.progress().finished - before
             assert names(small.result()["features"]) == [*numbered(40, "s")]
         # Its turns are every other one; before the first, what was in flight has to end.
@@ -112,6 +112,6 @@ def test_an_endpoint_that_stands_still_holds_up_no_other(workers: Crew, tiles: P
     with workers.job(tiles, "silent", max_concurrent_jobs=8) as stuck:
         wait_until(lambda: workers.fleet.stats("silent")["in_flight"] == 0 and stuck.progress().invoked == 8)
         with workers.job(tiles, "scripted", max_concurrent_jobs=8) as job:
-            assert job.wait(60).state is JobState.COMPLETED
+            assert job.wait(PATIENCE).state is JobState.COMPLETED
             assert len(job.result()["features"]) == 40
         assert (stuck.progress().invoked, stuck.progress().finished) == (8, 0)

@@ -22,7 +22,7 @@ from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
-from tests.integration.fleet import WORKERS_READY, Fleet, start_python, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, WORKERS_READY, Fleet, start_python, wait_until, write_tiles
 
 BROKER_PASSWORD = "the-brokers-own"
 LOGIN = "operator:the-dashboards-own"
@@ -50,7 +50,7 @@ class Dashboard:
         """Status and text of a page."""
         secret = {} if login is None else {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
         try:
-            with urlopen(Request(self.url + path, headers=secret), timeout=20) as answer:
+            with urlopen(Request(self.url + path, headers=secret), timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
@@ -94,14 +94,14 @@ def dashboard(_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         )
         fleet = Fleet(env, _fleet.endpoints_url, _fleet.tiles, str)
         found = Dashboard(f"http://127.0.0.1:{port}", "", fleet, flower)
-        wait_until(lambda: len(found.workers()) == 3, within=40)
+        wait_until(lambda: len(found.workers()) == 3)
         outcome = fleet.detect(tiles, "-e", "slow", "--no-stage", folder=directory)
         assert outcome.status == 0, outcome.err
         found = replace(found, job=outcome.report["job_id"])
         new_app(url).send_task("osml_tasks.cleanup", kwargs={"job": found.job}, ignore_result=True)
-        wait_until(lambda: found.finished() == STEPS, within=40)
+        wait_until(lambda: found.finished() == STEPS)
         yield found
-    wait_until(lambda: not _fleet.objects())
+    _fleet.wait_empty()
 
 
 def test_each_task_shows_its_job_shard_and_queue(dashboard: Dashboard) -> None:
@@ -144,8 +144,10 @@ def test_a_job_that_fails_as_a_whole_is_a_failed_task(dashboard: Dashboard) -> N
     tiles = write_tiles(dashboard.fleet.tiles / "flower-fails", {"a": {}})
     _, env = dashboard.fleet.command()
     # From Python: the command would see beforehand that there is no such endpoint.
-    call = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='none', stage=False).wait(60).state)"
-    done = subprocess.run([sys.executable, "-c", call], env=env, check=True, capture_output=True, text=True, timeout=60)
+    call = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='none', stage=False).wait(120).state)"
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=env, check=True, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.stdout == "failed\n"
     failed = re.compile(r'^flower_events_total{task="osml_tasks.submit",type="task-failed",worker=', re.MULTILINE)
     wait_until(lambda: failed.search(dashboard.get("/metrics", login=None)[1]) is not None)
@@ -182,4 +184,4 @@ def test_a_dashboard_to_look_at_does_not_stop_workers(dashboard: Dashboard) -> N
     request = Request(f"{dashboard.url}/api/worker/shutdown/{name}", method="POST", data=b"")
     request.add_header("Authorization", f"Basic {token}")
     with pytest.raises(HTTPError, match="403"):
-        urlopen(request, timeout=20)
+        urlopen(request, timeout=PATIENCE)

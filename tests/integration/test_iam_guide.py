@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.fleet import REPOSITORY, names, write_tiles
+from tests.integration.fleet import PATIENCE, REPOSITORY, names, write_tiles
 from tests.integration.iam import (
     ENDPOINTS,
     INPUTS,
@@ -159,7 +159,7 @@ def test_check_names_the_action_that_is_missing(stack: PolicedStack, grant: Gran
 
 
 def test_outputs_that_cannot_be_deleted_stay_and_are_named(stack: PolicedStack, clients: Clients) -> None:
-    _, err = clients[UNDELETABLE].communicate(timeout=90)
+    _, err = clients[UNDELETABLE].communicate(timeout=PATIENCE)
     assert clients[UNDELETABLE].returncode == 0, err
     assert len(stack.objects_under(f"{OUTPUTS}/{UNDELETABLE}/output/")) == 2
     left = stack.client.run("cleanup")
@@ -168,7 +168,7 @@ def test_outputs_that_cannot_be_deleted_stay_and_are_named(stack: PolicedStack, 
 
 
 def test_outputs_that_cannot_be_read_fail_the_job(stack: PolicedStack, clients: Clients) -> None:
-    _, err = clients[UNREADABLE].communicate(timeout=90)
+    _, err = clients[UNREADABLE].communicate(timeout=PATIENCE)
     assert clients[UNREADABLE].returncode == 2
     assert re.search(rf"failed: GET s3://{OUTPUTS}/{UNREADABLE}/output/.* was denied: AccessDenied", err), err
     assert stack.objects_under(f"{OUTPUTS}/{UNREADABLE}/") == []

@@ -19,7 +19,7 @@ from osml_tasks.imagery.datasets import MOST_OPEN
 from osml_tasks.local.model import find_bright_objects
 from tests.integration.crew import ALL, Crew
 from tests.integration.endpoints import ELSEWHERE
-from tests.integration.fleet import INPUTS, Fleet, wait_until
+from tests.integration.fleet import INPUTS, PATIENCE, Fleet
 from tests.integration.owned_way import OwnedWay, Seen
 from tests.integration.scenes import TILING, Scene, are_same, as_placed, draw, iou, on_image, png, without_job
 from tests.unit.imagery.drawn_images import noise, write
@@ -198,7 +198,7 @@ def test_from_python_straight_into_geopandas(fleet: Fleet, scene: Scene) -> None
     _, env = fleet.command()
     # A process of its own: an app is configured once.
     call = [sys.executable, "-c", FROM_PYTHON, str(scene.path)]
-    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=PATIENCE, check=True)
     features, valid = done.stdout.split()
     assert (int(features) >= len(scene.ships), valid) == (True, "True")
 
@@ -266,4 +266,4 @@ def test_small_tiles_go_inline_and_large_ones_through_s3(fleet: Fleet, scene: Sc
         assert outcome.status == 0, outcome.err
     after = fleet.stats("bright-objects")
     assert {kind: after[kind] - before[kind] for kind in ("inline", "s3_input")} == {"inline": 20, "s3_input": 20}
-    wait_until(lambda: not fleet.objects())
+    fleet.wait_empty()

@@ -19,7 +19,7 @@ from osml_tasks.errors import ExtensionConfigurationError, ExtensionRuntimeError
 from osml_tasks.jobs import JobState
 from osml_tasks.local.broker import Broker
 from osml_tasks.worker_presence import listening
-from tests.integration.fleet import INPUTS, WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, WORKERS_READY, Fleet, names, start_python, wait_until, write_tiles
 
 
 def start(fleet: Fleet, *arguments: str | Path, **variables: str) -> str:
@@ -67,7 +67,8 @@ def test_the_status_is_for_people_and_for_programs(fleet: Fleet, tiles: Path, tm
 def test_a_cancelled_job_stops_gives_its_capacity_back_and_leaves_nothing(
     fleet: Fleet, tiles: Path, tmp_path: Path
 ) -> None:
-    write_tiles(tiles / "large", {f"t{number:02d}": {"sleep": 0.3} for number in range(60)})
+    gate = tmp_path / "gate"
+    write_tiles(tiles / "large", {f"t{number:02d}": {"after": str(gate)} for number in range(60)})
     write_tiles(tiles / "small", {"s": {}})
     few = {"ASYNC_SM_MAX_CONCURRENT_JOBS": "8"}
     client = fleet.start("detect", tiles / "large", "-e", "slow", "-o", tmp_path / "large.geojson", **few)
@@ -77,9 +78,10 @@ def test_a_cancelled_job_stops_gives_its_capacity_back_and_leaves_nothing(
     done = fleet.run("cancel", job)
     assert (done.returncode, f"job {job} cancelled" in done.stdout) == (0, True), done.stderr
     invoked = len(fleet.invocations("slow"))
+    gate.touch()
     small = fleet.detect(tiles / "small", "-e", "slow", folder=tmp_path, **few)
     assert (small.status, names(small.features)) == (0, ["s"])
-    _, err = client.communicate(timeout=30)
+    _, err = client.communicate(timeout=PATIENCE)
     assert (client.returncode, f"job {job} cancelled" in err) == (1, True)
     assert len(fleet.invocations("slow")) == invoked + 1
     assert status(fleet, job)["state"] == "cancelled"
@@ -137,8 +139,10 @@ def test_a_retry_says_what_stands_in_its_way(fleet: Fleet, tiles: Path, tmp_path
     fleet.run("watch", well)
     nothing = fleet.run("retry", well, "-o", tmp_path / "well.geojson")
     assert (nothing.returncode, fetched(tmp_path / "well.geojson")) == (0, ["w"])
-    cancelled = start(fleet, write_tiles(tiles / "no", {"n": {"sleep": 4}}), "-e", "slow")
+    gate = tmp_path / "gate"
+    cancelled = start(fleet, write_tiles(tiles / "no", {"n": {"after": str(gate)}}), "-e", "slow")
     fleet.run("cancel", cancelled)
+    gate.touch()
     assert "start it again with osml-tasks detect" in fleet.run("retry", cancelled).stderr
     wait_until(lambda: fleet.stats("slow")["in_flight"] == 0)
     wait_until(lambda: fleet.run("cleanup", "--job", cancelled).stdout.startswith("0 deleted"))
@@ -164,16 +168,19 @@ def test_a_job_goes_on_after_the_broker_has_lost_everything(
     lonely: tuple[Fleet, Broker], tiles: Path, tmp_path: Path
 ) -> None:
     fleet, broker = lonely
-    write_tiles(tiles, {f"lost{number:03d}": {"features": 2, "sleep": 0.2} for number in range(100)})
-    before = len(fleet.invocations("slow"))
+    gate = tmp_path / "gate"
+    held = {f"lost{number:03d}": {"features": 2, "after": str(gate)} for number in range(40, 100)}
+    write_tiles(tiles, {f"lost{number:03d}": {"features": 2} for number in range(40)} | held)
+    before = len(fleet.invocations("scripted"))
     with ExitStack() as first:
         workers = work(first, fleet, tmp_path)
-        job = start(fleet, tiles, "-e", "slow")
+        job = start(fleet, tiles, "-e", "scripted")
         wait_until(lambda: len(parts(fleet, job)) >= 2)
         workers.stop(grace=0)
     redis.Redis.from_url(broker.url).flushall()
-    wait_until(lambda: fleet.stats("slow")["in_flight"] == 0)
-    assert len(fleet.invocations("slow")) - before < 100
+    gate.touch()
+    wait_until(lambda: fleet.stats("scripted")["in_flight"] == 0)
+    assert len(fleet.invocations("scripted")) - before < 100
     lost = fleet.run("status", job)
     assert (lost.returncode, f"osml-tasks resume {job}" in lost.stderr) == (2, True)
     with ExitStack() as second:
@@ -185,7 +192,7 @@ def test_a_job_goes_on_after_the_broker_has_lost_everything(
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["tiles"], report["succeeded"], report["features"]) == (100, 100, 200)
     # What was written down, or had an answer, was not invoked again; what was in flight at the end may have been.
-    assert set(Counter(fleet.invocations("slow")[before:]).values()) == {1}
+    assert set(Counter(fleet.invocations("scripted")[before:]).values()) == {1}
 
 
 def test_an_ended_job_whose_records_are_lost_is_found_again_and_can_be_retried(

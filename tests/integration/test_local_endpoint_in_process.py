@@ -23,6 +23,7 @@ from osml_tasks.local.endpoint_model import ModelInput, ModelOutput, open_model
 from osml_tasks.local.endpoint_s3 import InputError
 from osml_tasks.local.endpoint_settings import EndpointSettings
 from osml_tasks.local.validation import InvocationRequest
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -71,7 +72,7 @@ def request(body: bytes, **members: Any) -> InvocationRequest:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
 

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,7 @@ from osml_tasks.local.broker import Broker
 from osml_tasks.local.object_store import ObjectStore
 from osml_tasks.local.server import free_ports, start_with_other_ports
 from osml_tasks.local.stack import LocalStack, StackOptions
-
-
-def wait_until(condition: Callable[[], bool], within: float = 15.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
+from tests.waiting import PATIENCE, wait_until
 
 
 def is_gone(pid: int) -> bool:
@@ -254,7 +247,7 @@ def test_a_child_that_ends_while_starting_shows_its_log(tmp_path: Path) -> None:
     process.start()
 
     with pytest.raises(ExtensionRuntimeError, match=r"broken ended with code 3 .*the reason"):
-        process.wait_ready(lambda: False, within=10)
+        process.wait_ready(lambda: False, within=PATIENCE)
     process.stop()
 
 
@@ -271,7 +264,7 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(tmp_path: 
     stubborn = "trap '' TERM; sleep 60 & echo $!; wait; sleep 60"
     process = ChildProcess("stubborn", ["/bin/sh", "-c", stubborn], directory=tmp_path)
     process.start()
-    process.wait_ready(lambda: process.log_text().endswith("\n"), within=10)
+    process.wait_ready(lambda: process.log_text().endswith("\n"), within=PATIENCE)
     pids = [process.pid or 0, int(process.log_text())]
 
     process.stop(grace=0.1)
@@ -286,7 +279,7 @@ def test_a_taken_port_is_told_apart(tmp_path: Path) -> None:
     process.start()
 
     with pytest.raises(PortTakenError):
-        process.wait_ready(lambda: False, within=10)
+        process.wait_ready(lambda: False, within=PATIENCE)
     process.stop()
 
 

@@ -19,6 +19,7 @@ from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
 from tests.integration.fleet import (
     INPUTS,
+    PATIENCE,
     REPOSITORY,
     WORKERS_READY,
     Fleet,
@@ -163,9 +164,9 @@ def test_plain_celery_writes_to_its_file(
     process = ChildProcess("celery", celery, directory=tmp_path, env=env, working_directory=tmp_path)
     process.start()
     try:
-        wait_until(lambda: said in log.read_text(), within=60.0)
+        wait_until(lambda: said in log.read_text())
     finally:
-        process.stop(grace=20.0)
+        process.stop(grace=PATIENCE)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["level"] for line in lines} <= {"INFO", "WARNING"}
     assert all(line["worker"].startswith(origin) for line in lines)
@@ -178,7 +179,7 @@ def test_a_format_that_does_not_exist_stops_beat_with_one_line(fleet: Fleet) -> 
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode != 0

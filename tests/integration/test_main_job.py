@@ -14,7 +14,7 @@ import pytest
 
 from osml_tasks.local.harbour import make_harbour
 from osml_tasks.local.model import find_bright_objects
-from tests.integration.fleet import INPUTS, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, Fleet, names, wait_until, write_tiles
 
 ADDED = {"inferenceMetadata", "sourceMetadata"}
 
@@ -116,13 +116,15 @@ def test_a_job_can_be_left_and_fetched_later(fleet: Fleet, tiles: Path, tmp_path
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {f"t{number}": {"sleep": 0.5} for number in range(20)})
+    gate = tmp_path / "gate"
+    write_tiles(tiles, {f"t{number}": {"after": str(gate)} for number in range(20)})
     client = fleet.start("detect", tiles, "-e", "slow", "-o", tmp_path / "out.geojson")
     assert client.stderr is not None
     job = next(line.split()[1] for line in client.stderr if line.startswith("job "))
     wait_until(lambda: '"state": "running"' in fleet.run("status", job, "--json").stdout)
     client.send_signal(signal.SIGINT)
-    _, err = client.communicate(timeout=20)
+    _, err = client.communicate(timeout=PATIENCE)
+    gate.touch()
     assert (client.returncode, f"osml-tasks watch {job}" in err) == (130, True)
     fetched = fleet.run("result", job, "-o", tmp_path / "later.geojson")
     assert fetched.returncode == 0
@@ -139,20 +141,22 @@ def test_two_jobs_at_once_never_exceed_the_capacity_of_the_endpoint(fleet: Fleet
         for folder in folders
     ]
     for client in clients:
-        out, err = client.communicate(timeout=120)
+        out, err = client.communicate(timeout=PATIENCE)
         assert (client.returncode, out[:31]) == (0, "120 features from 120 of 120 ti"), err
     assert fleet.stats("bounded")["in_flight_max"] <= 24
 
 
 def test_a_result_that_cannot_be_written_is_not_lost(fleet: Fleet, tiles: Path, tmp_path: Path) -> None:
-    write_tiles(tiles, {"a": {"sleep": 1}})
+    gate = tmp_path / "gate"
+    write_tiles(tiles, {"a": {"after": str(gate)}})
     folder = tmp_path / "folder"
     folder.mkdir()
     client = fleet.start("detect", tiles, "-e", "scripted", "-o", folder / "out.geojson")
     assert client.stderr is not None
     next(line for line in client.stderr if line.startswith("job "))
     folder.rmdir()
-    _, err = client.communicate(timeout=30)
+    gate.touch()
+    _, err = client.communicate(timeout=PATIENCE)
     assert (client.returncode, "cannot be written" in err) == (2, True)
     (job,) = re.findall(r"osml-tasks result (\S+)", err)
     assert fleet.run("result", job, "-o", "/dev/stdout").stdout.count("Feature") == 2
@@ -163,5 +167,5 @@ def test_ctrl_c_while_staging_leaves_nothing(fleet: Fleet, tiles: Path, tmp_path
     client = fleet.start("detect", tiles, "-e", "scripted", "-o", tmp_path / "out.geojson")
     wait_until(lambda: len(fleet.objects()) > 20)
     client.send_signal(signal.SIGINT)
-    _, err = client.communicate(timeout=60)
+    _, err = client.communicate(timeout=PATIENCE)
     assert (client.returncode, "interrupted" in err) == (130, True)

@@ -16,8 +16,8 @@ from osml_tasks.imagery.class_colours import class_colours
 from osml_tasks.imagery.map_page import write_map
 from osml_tasks.imagery.overview import Overview
 from tests.integration.chromium import EXECUTABLE, VIEWPORT, chromium, opened, picture
-from tests.integration.fleet import wait_until
 from tests.unit.imagery.shown_detections import IMAGE, blank, detection
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed: apt-get install chromium")
 

@@ -22,7 +22,7 @@ from osml_tasks.jobs import JobState, Shard, new_job_id
 from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, Crew, Worker, crew, numbered
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
-from tests.integration.fleet import INPUTS, Fleet, names, strange_app, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, Fleet, names, strange_app, wait_until, write_tiles
 
 SECRET = "sesame-4711"
 REFUSED = re.compile(r"^.* WARNING message refused: (.*)$", re.MULTILINE)
@@ -274,7 +274,7 @@ def test_a_call_for_what_the_workers_may_not_is_their_answer_and_one_line(
 
         assert reason in gate.refuses(send)
         with pytest.raises(Exception, match=re.escape(reason)):
-            sent[0].get(timeout=10)
+            sent[0].get(timeout=PATIENCE)
         sent[0].forget()
 
 
@@ -304,7 +304,8 @@ def of_another_plan(shard: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_a_message_that_is_not_quite_a_jobs_own_leaves_the_job_alone(gate: Gate, tiles: Path) -> None:
-    write_tiles(tiles, numbered(12) | {"t0000": {"sleep": 2.0}})
+    release = tiles / "release"
+    write_tiles(tiles, numbered(12) | {"t0000": {"after": str(release)}})
     app = gate.crew.app
     with gate.crew.job(tiles, "scripted", max_concurrent_jobs=100) as handle:
         job = handle.status().job
@@ -319,7 +320,9 @@ def test_a_message_that_is_not_quite_a_jobs_own_leaves_the_job_alone(gate: Gate,
             app.send_task("osml_tasks.poll", kwargs=wrong)
             sent += 2
         app.send_task("osml_tasks.assemble", kwargs={"job": job.job_id, "rounds": 5})
-        assert handle.wait(timeout=60).state is JobState.COMPLETED
+        wait_until(lambda: len(gate.refusals) - before >= 7)
+        release.touch()
+        assert handle.wait(timeout=PATIENCE).state is JobState.COMPLETED
         assert len(handle.result()["features"]) == 12
         wait_until(gate.is_idle)
         # A poll reads no bytes before all is there, and a submit none when nothing is due.
@@ -383,7 +386,7 @@ def test_wherever_a_record_has_outputs_only_what_may_be_ours_is_deleted(gate: Ga
     write_tiles(tiles, {"a": {}})
     s3, broker = gate.crew.fleet.s3, gate.crew.broker
     with gate.crew.job(tiles, "scripted") as handle:
-        handle.wait(timeout=60)
+        handle.wait(timeout=PATIENCE)
         wait_until(gate.is_idle)
         foreign = {ELSEWHERE: f"output/{handle.job_id}/00000/a.out", INPUTS: "somebody-elses/a", OUTPUTS: "report.pdf"}
         for bucket, key in foreign.items():
@@ -403,7 +406,7 @@ def test_a_record_that_leads_elsewhere_is_not_followed(gate: Gate, tiles: Path, 
     write_tiles(tiles, {"a": {}})
     broker, other = gate.crew.broker, new_job_id(time.time())
     with gate.crew.job(tiles, "scripted") as handle:
-        handle.wait(timeout=60)
+        handle.wait(timeout=PATIENCE)
         wait_until(gate.is_idle)
         record = json.loads(broker.hget(f"{PREFIX}job:{handle.job_id}", "job")) | {"job_id": other}
         elsewhere = {"assume_role_arn": "arn:aws:iam::123456789012:role/x", "job_id": "", "input_prefix": "else/"}

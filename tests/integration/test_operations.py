@@ -25,7 +25,7 @@ from osml_tasks.local.broker import server_binary
 from osml_tasks.local.server import free_port
 from tests.integration.documented import documented
 from tests.integration.files import files, settings
-from tests.integration.fleet import REPOSITORY, WORKERS_READY, clean_environment, wait_until
+from tests.integration.fleet import PATIENCE, REPOSITORY, WORKERS_READY, clean_environment, wait_until
 from tests.integration.snippets import Block, blocks, one_session, run_python, run_shell
 
 DOCUMENT = REPOSITORY / "docs/operations.md"
@@ -55,9 +55,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         env["CELERY_BROKER_URL"] = env["CELERY_BROKER_URL"].replace(":6379/", f":{broker}/")
         env |= {"FLOWER_PORT": str(free_port()), "ASYNC_SM_POLLING_INTERVAL": "0.5", **cloud.env}
         worker = start_unit(running, "osml-tasks-worker", etc, env)
-        worker.wait_ready(lambda: WORKERS_READY.search(worker.log_text()) is not None, within=60)
+        worker.wait_ready(lambda: WORKERS_READY.search(worker.log_text()) is not None, within=PATIENCE)
         flower = start_unit(running, "osml-tasks-flower", etc, env)
-        flower.wait_ready(lambda: "Visit me at" in flower.log_text(), within=60)
+        flower.wait_ready(lambda: "Visit me at" in flower.log_text(), within=PATIENCE)
         yield Host(env, folder)
 
 
@@ -70,7 +70,7 @@ def start_broker(running: ExitStack, etc: Path) -> int:
     broker = ChildProcess("broker", [str(server_binary()), str(configuration), *place], directory=etc)
     running.callback(broker.stop, grace=10.0)
     broker.start()
-    broker.wait_ready(lambda: "Ready to accept connections" in broker.log_text(), within=20)
+    broker.wait_ready(lambda: "Ready to accept connections" in broker.log_text(), within=PATIENCE)
     return port
 
 
@@ -130,7 +130,7 @@ def test_flower_has_the_columns_that_the_document_names(host: Host) -> None:
     url = f"http://{host.env['FLOWER_ADDRESS']}:{host.env['FLOWER_PORT']}"
 
     def page(path: str) -> str:
-        with urlopen(Request(url + path, headers={"Authorization": f"Basic {login}"}), timeout=20) as answer:
+        with urlopen(Request(url + path, headers={"Authorization": f"Basic {login}"}), timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     columns = re.findall(r'data-column="(\w+)"', page("/tasks"))

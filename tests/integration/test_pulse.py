@@ -15,11 +15,11 @@ from celery import Celery
 from osml_tasks.celery import new_app
 from osml_tasks.child_process import ChildProcess
 from osml_tasks.local.broker import Broker
-from tests.integration.fleet import REPOSITORY, clean_environment, wait_until
+from tests.integration.fleet import PATIENCE, REPOSITORY, clean_environment, wait_until
 
-PATIENCE = 2.0
+OWN_PATIENCE = 2.0
 # A worker looks at itself every third of a second here; on a busy machine, a little less often.
-SILENT = 3.0
+SILENT = 2.0
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def _celery(broker: Broker, file: Path, *arguments: str) -> ChildProcess:
         "ARTIFACT_BUCKET": "in-bucket",
         "ASYNC_SM_OUTPUT_BUCKET": "out-bucket",
         "ASYNC_SM_PULSE_FILE": str(file),
-        "ASYNC_SM_PULSE_PATIENCE": str(PATIENCE),
+        "ASYNC_SM_PULSE_PATIENCE": str(OWN_PATIENCE),
     }
     command = [sys.executable, "-m", "celery", "-A", "osml_tasks", *arguments]
     return ChildProcess("process", command, directory=file.parent, env=env, working_directory=file.parent)
@@ -55,9 +55,9 @@ def _celery(broker: Broker, file: Path, *arguments: str) -> ChildProcess:
 def worker(broker: Broker, file: Path) -> Iterator[ChildProcess]:
     process = _celery(broker, file, "worker", "-Q", "osml.poll", "-c", "1", "-n", "one@here")
     process.start()
-    process.wait_ready(file.exists, within=60)
+    process.wait_ready(file.exists, within=PATIENCE)
     yield process
-    process.stop(grace=20)
+    process.stop(grace=0)
 
 
 def _is_touched(file: Path) -> bool:
@@ -74,7 +74,7 @@ def _is_touched(file: Path) -> bool:
 def test_a_worker_with_nothing_to_do_touches_its_file_and_one_that_hangs_does_not(
     worker: ChildProcess, file: Path
 ) -> None:
-    assert _is_touched(file)
+    wait_until(lambda: _is_touched(file))
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     try:
@@ -91,7 +91,7 @@ def test_a_worker_that_takes_nothing_of_what_waits_stops_touching_until_it_does_
         return bool(app.control.cancel_consumer("osml.poll", reply=True))
 
     wait_until(leaves)
-    assert _is_touched(file)
+    wait_until(lambda: _is_touched(file))
     app.send_task("osml_tasks.poll", kwargs={"job": "none", "shard": 0}, queue="osml.poll")
     wait_until(lambda: "it takes none: restart it" in worker.log_text())
     assert not _is_touched(file)
@@ -105,10 +105,10 @@ def test_a_worker_without_its_broker_stops_touching_until_it_is_back(
     assert broker.pid is not None
     os.kill(broker.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: not _is_touched(file), within=40)
+        wait_until(lambda: not _is_touched(file))
     finally:
         os.kill(broker.pid, signal.SIGCONT)
-    wait_until(lambda: _is_touched(file), within=40)
+    wait_until(lambda: _is_touched(file))
 
 
 def test_beat_touches_its_file_when_it_starts_and_when_it_has_published(
@@ -120,12 +120,12 @@ def test_beat_touches_its_file_when_it_starts_and_when_it_has_published(
     beat = _celery(broker, file, "beat", "-s", str(file.parent / "schedule"))
     beat.start()
     try:
-        beat.wait_ready(file.exists, within=60)
+        beat.wait_ready(file.exists, within=PATIENCE)
         wait_until(lambda: _is_touched(file))
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGSTOP)
-        wait_until(lambda: not _is_touched(file), within=40)
+        wait_until(lambda: not _is_touched(file))
         os.kill(broker.pid, signal.SIGCONT)
-        wait_until(lambda: _is_touched(file), within=40)
+        wait_until(lambda: _is_touched(file))
     finally:
-        beat.stop(grace=10)
+        beat.stop(grace=0)

@@ -20,7 +20,7 @@ from osml_tasks.celery import new_app
 from osml_tasks.jobs import Shard
 from osml_tasks.queues import queue_lengths
 from osml_tasks.redis_keys import PREFIX
-from tests.integration.fleet import Fleet, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, write_tiles
 
 EMPTY = {"osml.submit": 0, "osml.poll": 0, "osml.assemble": 0, "osml.cleanup": 0}
 
@@ -51,7 +51,9 @@ def published(fleet: Fleet, url: str, tiles: Path) -> str:
     there: dict[str, str | None] = {"CELERY_BROKER_URL": url, "ASYNC_SM_MAX_CONCURRENT_JOBS": "16"}
     _, env = fleet.command(**there)
     call = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='scripted', stage=False).job_id)"
-    done = subprocess.run([sys.executable, "-c", call], env=env, check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=env, check=True, timeout=PATIENCE, capture_output=True, text=True
+    )
     job = done.stdout.strip()
     assert fleet.run("cleanup", "--job", job, "--force", **there).returncode == 0
     return job

@@ -17,6 +17,7 @@ from osml_tasks.child_process import ChildProcess
 from osml_tasks.consumers import KEY_PREFIX, Consumers
 from osml_tasks.worker_presence import find_listeners
 from tests.integration.fleet import (
+    PATIENCE,
     REPOSITORY,
     WORKERS_READY,
     Fleet,
@@ -110,15 +111,16 @@ def test_state_without_redis_is_refused_in_one_line(rabbit_fleet: RabbitFleet, t
 
 
 def test_what_a_killed_worker_held_comes_back_at_once(rabbit_fleet: RabbitFleet, tiles: Path, tmp_path: Path) -> None:
-    scripts = {f"t{number:02d}": {"features": 2, "sleep": 1} for number in range(48)}
+    gate = tmp_path / "gate"
+    scripts = {f"t{number:02d}": {"features": 2, "after": str(gate)} for number in range(48)}
     env = clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(rabbit_fleet.env)
     celery = [sys.executable, "-m", "celery", "-A", "osml_tasks", "worker", "-n", "victim@here", "-Q", "osml.poll"]
     victim = ChildProcess("victim", [*celery, "-c", "2"], directory=tmp_path, env=env)
     app = new_app(rabbit_fleet.env["CELERY_BROKER_URL"], rabbit_fleet.env["CELERY_RESULT_BACKEND"])
-    inspect = app.control.inspect(destination=["victim@here"], timeout=1.0, limit=1)
+    inspect = app.control.inspect(destination=["victim@here"], timeout=20.0, limit=1)
     victim.start()
     try:
-        victim.wait_ready(lambda: inspect.ping() is not None, within=60.0)
+        victim.wait_ready(lambda: inspect.ping() is not None, within=PATIENCE)
         client = rabbit_fleet.start(
             *("detect", write_tiles(tiles, scripts), "-e", "slow", "-o", tmp_path / "out.geojson"),
             ASYNC_SM_MAX_CONCURRENT_JOBS="24",
@@ -129,7 +131,8 @@ def test_what_a_killed_worker_held_comes_back_at_once(rabbit_fleet: RabbitFleet,
         wait_until(lambda: any((inspect.scheduled() or {}).get("victim@here", ())))
     finally:
         victim.stop(grace=0)
-    _, err = client.communicate(timeout=80)
+    gate.touch()
+    _, err = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, err
     features = json.loads((tmp_path / "out.geojson").read_text())["features"]
     assert names(features) == [name for name in scripts for _ in range(2)]
@@ -145,7 +148,7 @@ def test_a_broker_that_restarts_loses_nothing(rabbit_fleet: RabbitFleet, tiles: 
     job = next(line.split()[1] for line in client.stderr if line.startswith("job "))
     wait_until(lambda: f"INFO submit job={job}" in rabbit_fleet.worker_log())
     rabbit_fleet.broker.restart()
-    _, err = client.communicate(timeout=100)
+    _, err = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, err
     features = json.loads((tmp_path / "out.geojson").read_text())["features"]
     assert names(features) == [name for name in scripts for _ in range(2)]

@@ -31,7 +31,7 @@ from osml_tasks.redis_keys import PREFIX
 from osml_tasks.submission import Submission, submit_shard
 from osml_tasks.sweep import remove_job, sweep
 from tests.integration.endpoints import OUTPUTS
-from tests.integration.fleet import Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, names, wait_until, write_tiles
 from tests.integration.steps import (
     collected,
     connected,
@@ -131,15 +131,19 @@ def test_a_failed_job_leaves_no_object_and_no_capacity(fleet: Fleet, connections
     empty(connections)
 
 
-def test_outputs_that_come_after_the_deadline_are_swept_up(fleet: Fleet, connections: Connections, tiles: Path) -> None:
-    impatient = with_options(connections, max_wait_time=1.0, max_retries=0)
-    (shard,) = make_job(impatient, write_tiles(tiles, {"a": {}, "b": {}, "c": {}}), "one-at-a-time")
+def test_outputs_that_come_after_the_deadline_are_swept_up(
+    fleet: Fleet, connections: Connections, tiles: Path, tmp_path: Path
+) -> None:
+    impatient, gate = with_options(connections, max_wait_time=1.0, max_retries=0), tmp_path / "gate"
+    late = {name: {"after": str(gate)} for name in "abc"}
+    (shard,) = make_job(impatient, write_tiles(tiles, late), "one-at-a-time")
     submitted(impatient, shard)
     collected(impatient, shard)
     assemble_job(impatient, shard.job)
     handle = JobHandle(impatient, shard.job)
     assert {failure["reason"] for failure in handle.report()["failures"]} == {"timeout"}
     handle.discard()
+    gate.touch()
     wait_until(lambda: any(shard.name in key for key in fleet.objects()))
     impatient.resources.ledger.schedule(ResourceType.JOB, {shard.job: 0})
     sweep(impatient)
@@ -205,7 +209,7 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
     lonely = fleet.env["CELERY_BROKER_URL"].removesuffix("/0") + "/8"
     _, env = fleet.command(CELERY_BROKER_URL=lonely, ASYNC_SM_MAX_CONCURRENT_JOBS="200")
     publish = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='scripted', stage=False).job_id)"
-    subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=PATIENCE)
     with redis.Redis.from_url(lonely) as broker:
         messages = [message for queue in QUEUES for message in broker.lrange(PREFIX + queue, 0, -1)]
         broker.flushdb()

@@ -130,7 +130,7 @@ def kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         for name, value in ({"AWS_ENDPOINT_URL_S3": url} | keys).items():
             monkeypatch.setenv(name, value)
         client = boto3.client("s3")
-        wait_until(lambda: _made(client), within=60)
+        wait_until(lambda: _made(client))
         yield client
     finally:
         server.stop()

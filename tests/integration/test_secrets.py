@@ -29,7 +29,17 @@ from osml_tasks.local.server import free_port
 from tests.integration.cloud import EXTERNAL_ID, Cloud, cloud
 from tests.integration.crew import Crew
 from tests.integration.endpoints import OUTPUTS
-from tests.integration.fleet import ENDPOINTS_READY, INPUTS, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import (
+    ENDPOINTS_READY,
+    INPUTS,
+    PATIENCE,
+    Fleet,
+    names,
+    start_python,
+    wait_until,
+    write_tiles,
+)
+from tests.integration.forked import BY_ITSELF
 from tests.integration.owned_way import OwnedWay
 from tests.integration.test_flower import FLOWER_READY
 
@@ -110,7 +120,7 @@ def watching(evidence: Evidence, url: str) -> Iterator[None]:
     threads = [Thread(target=listen, daemon=True), Thread(target=look, daemon=True)]
     for thread in threads:
         thread.start()
-    assert heard.wait(10)
+    assert heard.wait(PATIENCE)
     try:
         yield
     finally:
@@ -118,7 +128,7 @@ def watching(evidence: Evidence, url: str) -> Iterator[None]:
         with redis.Redis.from_url(url) as server:
             server.ping()  # so that the monitor has something to hear
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE)
         evidence.add("commands of the broker", "\n".join(commands))
         evidence.add("arguments of processes", "\n".join(arguments))
 
@@ -154,7 +164,7 @@ class Scene:
     def flower(self, path: str) -> str:
         """A page of Flower."""
         secret = {"Authorization": f"Basic {base64.b64encode(LOGIN.encode()).decode()}"}
-        with urlopen(Request(self.flower_url + path, headers=secret), timeout=20) as answer:
+        with urlopen(Request(self.flower_url + path, headers=secret), timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     def start_workers(self, external_id: str = EXTERNAL_ID) -> list[Any]:
@@ -168,7 +178,7 @@ class Scene:
             launch(f"poll-{who}", "osml.poll", 1, "-l", "DEBUG", **env),
             launch(f"rest-{who}", "osml.assemble,osml.cleanup", 1, "-l", "DEBUG", *beat, **env, **json_lines),
         ]
-        wait_until(lambda: all(self.crew.ask("active_queues", worker.node) for worker in workers), within=60)
+        wait_until(lambda: all(self.crew.ask("active_queues", worker.node, 2.0) for worker in workers))
         return workers
 
     def collect(self, evidence: Evidence, name: str, *jobs: str) -> None:
@@ -224,6 +234,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "ASYNC_SM_POLLING_INTERVAL": "0.2",
             "ASYNC_SM_MAX_POLLING_INTERVAL": "0.5",
             "ASYNC_SM_CLEANUP_POLICY": "disabled",
+            **BY_ITSELF,
         }
         port = free_port()
         flower = start_python(

@@ -14,7 +14,7 @@ import pytest
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
 from tests.integration.crew import ALL, Crew
-from tests.integration.fleet import REPOSITORY, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, REPOSITORY, Fleet, names, start_python, wait_until, write_tiles
 from tests.integration.test_flower import FLOWER_READY
 from tests.integration.tls_way import TlsWay
 
@@ -69,7 +69,7 @@ def test_flower_goes_by_tls_for_its_queues_too(here: Fleet, way: TlsWay, tmp_pat
         start_python(running, "flower", command, tmp_path, {**here.env, **variables, **unlocked}, FLOWER_READY)
 
         def lengths() -> set[str]:
-            with urlopen(f"http://127.0.0.1:{port}/api/queues/length", timeout=20) as answer:
+            with urlopen(f"http://127.0.0.1:{port}/api/queues/length", timeout=PATIENCE) as answer:
                 return {queue["name"] for queue in json.load(answer)["active_queues"]}
 
         wait_until(lambda: lengths() == {f"osml.{step}" for step in ("submit", "poll", "assemble", "cleanup")})

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import trustme
 
+from tests.waiting import PATIENCE
+
 _PIECE = 1 << 16
 
 
@@ -40,7 +42,7 @@ class TlsWay:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._serving.wait(10)
+        assert self._serving.wait(PATIENCE)
         return self
 
     def __exit__(

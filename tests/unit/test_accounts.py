@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -202,3 +203,12 @@ def fetched(error: type[Exception]) -> Exception:
     with pytest.raises(error) as caught:
         credentials.get_frozen_credentials()
     return caught.value
+
+
+def test_a_profile_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(
+        ExtensionConfigurationError, match=r"profile \(nobody\) could not be found: correct AWS_PROFILE"
+    ):
+        session_of(AsyncEndpointConfig(input_bucket="inputs", output_bucket="outputs"))

@@ -22,6 +22,7 @@ from benchmarks.model import FEATURES_PER_TILE, feature
 from benchmarks.peer_geojson import write_collection
 from benchmarks.result import check_result
 from benchmarks.tiles import FILES, INLINE_LIMIT, find_tiles, link_tiles, make_contents
+from tests.waiting import PATIENCE
 
 TILES = [Path("/tiles/a.png"), Path("/tiles/b.png")]
 
@@ -87,7 +88,7 @@ work(); print("job 20260101-000000-0123abcd", flush=True); time.sleep(0.5); work
 
 
 def test_a_clients_cost_is_read_from_outside(tmp_path: Path) -> None:
-    run = run_client([sys.executable, "-c", _CLIENT], os.environ, tmp_path / "log", within=60)
+    run = run_client([sys.executable, "-c", _CLIENT], os.environ, tmp_path / "log", within=PATIENCE)
     assert run.publish_cpu is not None
     assert 0.09 <= run.publish_cpu <= run.cpu - 0.09
     assert run.peak > 80_000_000
@@ -95,7 +96,7 @@ def test_a_clients_cost_is_read_from_outside(tmp_path: Path) -> None:
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="ended with 3:\nno tiles"):
-        run_client([sys.executable, "-c", "print('no tiles'); exit(3)"], os.environ, tmp_path / "log", within=60)
+        run_client([sys.executable, "-c", "print('no tiles'); exit(3)"], os.environ, tmp_path / "log", within=PATIENCE)
 
 
 class _Answering(BaseHTTPRequestHandler):

@@ -19,6 +19,7 @@ from osml_tasks.celery import app, broker_is_configured, client_app, new_app, st
 from osml_tasks.celery_settings import DEFAULT_BROKER_URL, DEFAULTS, QUEUES, complaints
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.redis_keys import PREFIX
+from tests.waiting import PATIENCE
 
 KNOWN_SETTINGS = {name for name, _ in flatten(NAMESPACES)}
 
@@ -128,7 +129,9 @@ def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp
 
     def said(*command: str, **variables: str) -> str:
         env = {name: value for name, value in os.environ.items() if not name.startswith("CELERY_")} | variables
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         return done.stdout + done.stderr
 
     report = said(*celery, "report")

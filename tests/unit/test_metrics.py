@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from osml_tasks import metrics
 from osml_tasks.metrics import UNITS, AsyncMetricsTracker, Metric, MetricsSink, emit, timing
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SPEC = {"S3UploadDuration", "S3DownloadDuration", "TotalAsyncDuration", "QueueTime", "PollingAttempts"}
@@ -61,7 +62,7 @@ def run(program: str, **environment: str) -> str:
     plain = {name: text for name, text in os.environ.items() if not name.startswith("AWS_EMF_")}
     command = [sys.executable, "-c", program]
     return subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=ROOT, env=plain | environment, timeout=60
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=plain | environment, timeout=PATIENCE
     ).stdout
 
 
@@ -310,7 +311,7 @@ print(sys.stdout.getvalue(), opened, file=sys.__stdout__)
 
 def test_the_library_says_where_to_if_its_variable_is_set() -> None:
     with socket.create_server(("127.0.0.1", 0)) as agent:
-        agent.settimeout(30)
+        agent.settimeout(PATIENCE)
         endpoint = f"tcp://127.0.0.1:{agent.getsockname()[1]}"
         assert run(EMIT, AWS_EMF_ENVIRONMENT="default", AWS_EMF_AGENT_ENDPOINT=endpoint) == ""
         connection, _ = agent.accept()

@@ -30,6 +30,8 @@ from tests.integration.fleet import (
     clean_environment,
     start_python,
 )
+from tests.integration.forked import BY_ITSELF
+from tests.waiting import PATIENCE
 
 DOTTED = "fleet.with.dots"
 BUCKETS = (INPUTS, OUTPUTS, ELSEWHERE, DOTTED)
@@ -89,10 +91,13 @@ class Bed:
             "ASYNC_SM_MAX_POLLING_INTERVAL": "0.5",
             "ASYNC_SM_SUBMISSION_WORKERS": "1",
             "ASYNC_SM_POLLING_WORKERS": "1",
+            # Each command as it is for a user, from its first import on.
+            **BY_ITSELF,
         }
 
-    def fleet(self, **variables: str | None) -> Fleet:
-        """Start workers of a user; they run as long as the bed does.
+    @contextmanager
+    def fleet(self, **variables: str | None) -> Iterator[Fleet]:
+        """Workers of a user, and a client beside them.
 
         :param variables: over those of :attr:`aws` and of the user's keys; None takes one away.
         """
@@ -100,15 +105,16 @@ class Bed:
         env = {name: value for name, value in given.items() if value is not None}
         tiles = self.directory / f"tiles-{len(self.taken)}"
         tiles.mkdir()
-        workers = start_python(
-            self.running,
-            f"workers-{len(self.taken)}",
-            ["-m", "osml_tasks", "worker"],
-            self.directory,
-            env | {"ASYNC_SM_TILE_ROOTS": str(tiles)},
-            WORKERS_READY,
-        )
-        return Fleet(env, self.endpoints_url, tiles, workers.log_text)
+        with ExitStack() as running:
+            workers = start_python(
+                running,
+                f"workers-{len(self.taken)}",
+                ["-m", "osml_tasks", "worker"],
+                self.directory,
+                env | {"ASYNC_SM_TILE_ROOTS": str(tiles)},
+                WORKERS_READY,
+            )
+            yield Fleet(env, self.endpoints_url, tiles, workers.log_text)
 
     @property
     def seen(self) -> Fleet:
@@ -152,5 +158,5 @@ def _sts(running: ExitStack, directory: Path) -> str:
     server.start()
     running.callback(server.stop)
     url = f"http://{LOOPBACK}:{port}"
-    server.wait_ready(lambda: answers(url), within=120.0)
+    server.wait_ready(lambda: answers(url), within=PATIENCE)
     return url

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from tests.integration.aws.bed import Bed
 from tests.integration.fleet import REPOSITORY, Fleet
+from tests.waiting import PATIENCE
 
 
 def python(fleet: Fleet, program: str, *arguments: str | Path, **variables: str | None) -> str:
     """What a program of a Python caller prints."""
     _, env = fleet.command(**variables)
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

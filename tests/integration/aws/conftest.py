@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.aws.bed import Bed, bed
+from tests.integration.aws.callers import removed
 from tests.integration.fleet import Fleet, wait_until
 
 
@@ -17,8 +18,9 @@ def _bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 
 @pytest.fixture(scope="session")
-def _workers(_bed: Bed) -> Fleet:
-    return _bed.fleet()
+def _workers(_bed: Bed) -> Iterator[Fleet]:
+    with _bed.fleet() as running:
+        yield running
 
 
 @pytest.fixture
@@ -31,7 +33,11 @@ def aws(_bed: Bed) -> Iterator[Bed]:
     front.regions.clear()
     front.requester_pays.clear()
     front.keys.lifetime = 3600.0
-    wait_until(lambda: not _bed.seen.objects(), within=60.0)
+    try:
+        wait_until(lambda: not _bed.seen.objects())
+    finally:
+        # What one test has left is not to fail the next.
+        removed(_bed, *(f"s3://{name}" for name in _bed.seen.objects()))
     assert front.strangers == []
     assert {host.partition(":")[2] for host in _bed.proxy.hosts} <= {"443"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.aws.bed import Bed
-from tests.integration.aws.callers import put, removed
+from tests.integration.aws.callers import put, python, removed
 from tests.integration.aws.front import REGION, Answer, Asked
 from tests.integration.aws.proxy import Proxy
 from tests.integration.endpoints import ELSEWHERE
@@ -95,14 +95,33 @@ def test_what_passes_costs_no_tile(aws: Bed, fleet: Fleet, tmp_path: Path, answe
     assert fault.kinds >= {"obstore"}
 
 
+_HEAD = """
+import sys
+from osml_tasks.errors import S3OperationError
+from osml_tasks.s3 import S3Manager, S3Uri
+try:
+    S3Manager(sleep=lambda _: None).head(S3Uri.parse(sys.argv[1]))
+except S3OperationError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_what_an_answer_to_head_does_not_say_is_asked_for(aws: Bed, fleet: Fleet, image: str) -> None:
+    expired = Answer(400, "ExpiredToken", "The provided token has expired.")
+    aws.front.faults.append(lambda asked: expired if asked.library == "obstore" else None)
+    told = python(fleet, _HEAD, image)
+    assert told.startswith("S3CredentialsExpiredError")
+    assert "ExpiredToken: The provided token has expired" in told
+
+
 def test_requester_pays_buckets(aws: Bed, fleet: Fleet, tmp_path: Path, image: str) -> None:
     aws.front.requester_pays.add(ELSEWHERE)
     tile = put(aws, ELSEWHERE, "in/a", b'{"name": "a"}')
     assert "AccessDenied" in refused(fleet, f"s3://{ELSEWHERE}/in/", folder=tmp_path)
-    paying = aws.fleet(ASYNC_SM_REQUEST_PAYER="requester")
-    outcome = paying.detect(f"s3://{ELSEWHERE}/in/", "-e", "scripted", folder=tmp_path)
-    assert (outcome.status, names(outcome.features)) == (0, ["a"]), outcome.err
-    outcome = paying.detect(image, "-e", "bright-objects", "--tile-size", "128", folder=tmp_path)
+    with aws.fleet(ASYNC_SM_REQUEST_PAYER="requester") as paying:
+        outcome = paying.detect(f"s3://{ELSEWHERE}/in/", "-e", "scripted", folder=tmp_path)
+        assert (outcome.status, names(outcome.features)) == (0, ["a"]), outcome.err
+        outcome = paying.detect(image, "-e", "bright-objects", "--tile-size", "128", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert outcome.features
     removed(aws, tile)

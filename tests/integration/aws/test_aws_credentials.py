@@ -119,43 +119,39 @@ def test_all_that_signs_takes_credentials_from(
 
 
 @pytest.mark.skipif(WRAPPER is None, reason="libnss-wrapper is not installed")
-@pytest.mark.timeout(600)
 def test_a_job_outlives_its_credentials_many_times(aws: Bed, tmp_path: Path, image: str) -> None:
     aws.front.keys.lifetime = 20.0
     no_keys: Variables = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "HTTPS_PROXY": None}
-    fleet = aws.fleet(**aws.names(), **of_a_container(aws, tmp_path), **no_keys)
     scripts = {f"e{number:02d}": {"sleep": 6, "padding": "x" * (150_000 * (number % 2))} for number in range(16)}
-    aws.front.asked.clear()
     given = aws.front.keys.given
-    outcome = fleet.detect(write_tiles(fleet.tiles / "expiring", scripts), "-e", "scripted", folder=tmp_path)
+    with aws.fleet(**aws.names(), **of_a_container(aws, tmp_path), **no_keys) as fleet:
+        outcome = fleet.detect(write_tiles(fleet.tiles / "expiring", scripts), "-e", "scripted", folder=tmp_path)
+        again = fleet.detect(image, "-e", "bright-objects", "--tile-size", "128", folder=tmp_path)
     assert (outcome.status, names(outcome.features)) == (0, sorted(scripts)), outcome.err
+    assert (again.status, bool(again.features)) == (0, True), again.err
     used = {one.request.headers["authorization"].split("/")[0] for one in aws.front.by("obstore")}
     assert len(used) > 4
     assert aws.front.keys.given > given + 4
     assert aws.front.by("runtime")
-    again = fleet.detect(image, "-e", "bright-objects", "--tile-size", "128", folder=tmp_path)
-    assert again.status == 0, again.err
-    assert again.features
 
 
-@pytest.mark.timeout(600)
 def test_a_job_waits_for_credentials_that_have_expired(aws: Bed, tmp_path: Path) -> None:
     variables = of_a_file(aws, tmp_path)
     no_keys: Variables = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
     aws.front.keys.lifetime = 25.0
     write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
-    fleet = aws.fleet(**variables, **no_keys)
-    write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
-    tiles = write_tiles(fleet.tiles / "waiting", {f"w{number}": {"sleep": 30} for number in range(4)})
-    job = started(fleet, tiles, "-e", "scripted")
-    wait_until(lambda: "the AWS credentials have expired" in fleet.worker_log(), within=180.0)
-    asked = fleet.run("result", job, "-o", tmp_path / "early.geojson")
-    assert asked.returncode != 0
-    aws.front.keys.lifetime = 3600.0
-    write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
-    assert fleet.run("watch", job).returncode == 0
-    done = fleet.run("result", job, "-o", tmp_path / "out.geojson")
-    assert done.returncode == 0, done.stderr
+    with aws.fleet(**variables, **no_keys) as fleet:
+        write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
+        tiles = write_tiles(fleet.tiles / "waiting", {f"w{number}": {"sleep": 30} for number in range(4)})
+        job = started(fleet, tiles, "-e", "scripted")
+        wait_until(lambda: "the AWS credentials have expired" in fleet.worker_log())
+        checked = fleet.run("check")
+        assert (checked.returncode, "the AWS credentials have expired" in checked.stdout) == (2, True), checked.stdout
+        aws.front.keys.lifetime = 3600.0
+        write_credentials(tmp_path / "credentials", aws.front.keys.temporary())
+        assert fleet.run("watch", job).returncode == 0
+        done = fleet.run("result", job, "-o", tmp_path / "out.geojson")
+        assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.geojson").read_text())
     assert sorted(names(found["features"])) == [f"w{number}" for number in range(4)]
 

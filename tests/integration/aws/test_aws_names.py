@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.aws.bed import WRAPPER, Bed
+from tests.integration.aws.bed import WRAPPER, Bed, bed
 from tests.integration.aws.callers import put, removed
 from tests.integration.aws.front import REGION
 from tests.integration.endpoints import ELSEWHERE
@@ -23,10 +23,17 @@ SWITCHES: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def _bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """One of its own: the sweep of other workers asks for other hosts."""
+    with bed(tmp_path_factory.mktemp("bed")) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=SWITCHES)
 def direct(request: pytest.FixtureRequest, _bed: Bed) -> Iterator[Fleet]:
-    switches = SWITCHES[request.param]
-    yield _bed.fleet(**_bed.names(), **switches, HTTPS_PROXY=None)
+    with _bed.fleet(**_bed.names(), **SWITCHES[request.param], HTTPS_PROXY=None) as running:
+        yield running
 
 
 def test_tiles_and_an_image(aws: Bed, direct: Fleet, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from threading import Event, Lock, Thread
 import pytest
 
 from osml_tasks.imagery.room import Room
-from tests.integration.fleet import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 def test_threads_hold_no_more_than_there_is() -> None:
@@ -36,13 +36,13 @@ def test_one_that_is_larger_than_all_room_gets_in_alone() -> None:
     def hold() -> None:
         with room.take(1000):
             entered.set()
-            may_leave.wait(10)
+            may_leave.wait(PATIENCE)
 
     waiting = Thread(target=hold)
     with room.take(1):
         waiting.start()
         assert not entered.wait(0.05)
-    assert entered.wait(10)
+    assert entered.wait(PATIENCE)
     follower = Event()
     behind = Thread(target=lambda: _take(room, follower))
     behind.start()
