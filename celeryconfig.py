@@ -12,10 +12,12 @@ broker_url = "redis://127.0.0.1:6379/0"  # messages; Redis 6.2 or newer, Valkey,
 # result_backend = "redis://127.0.0.1:6379/0"  # state of jobs: by default with the messages; beside RabbitMQ a must
 broker_connection_retry_on_startup = True  # a worker may start before its broker
 broker_transport_options = {  # each broker takes its own, and leaves the other's
+    "global_keyprefix": "{osml}:",  # Redis: all keys in one slot, for its cluster mode; the same for all, callers too
     "visibility_timeout": 90,  # Redis: s until what a dead worker held comes back; at least 90
     "unacked_restore_throttle": 1,  # Redis: it is looked for every 10 s, not every 100 s
     "confirm_publish": True,  # RabbitMQ: a message counts as sent once the broker has it
 }
+result_backend_transport_options = {"global_keyprefix": "{osml}:"}  # the same for what is kept of results
 
 # Which worker does what. A worker's concurrency is on its command line: `-c`, or ASYNC_SM_SUBMISSION_WORKERS
 # and ASYNC_SM_POLLING_WORKERS where `osml-tasks worker` starts it.

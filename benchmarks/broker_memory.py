@@ -28,6 +28,7 @@ from osml_tasks.connections import Connections, connect
 from osml_tasks.detection import start_job
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.local.stack import LocalStack, StackOptions
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.sources import SourceTile
 
 ENDPOINT = "ships"
@@ -40,10 +41,10 @@ SETTLE_SECONDS = 2.0
 # By how a key begins: the first that fits.
 KINDS = {
     "messages that wait": ("osml.", "peer-chord"),
-    "messages that workers hold": ("unacked",),
-    "shards parked": ("osml:capacity:",),
-    "tiles in flight": ("osml:tiles:",),
-    "progress of shards": ("osml:progress:",),
+    "messages that workers hold": (f"{PREFIX}unacked",),
+    "shards parked": (f"{PREFIX}capacity:",),
+    "tiles in flight": (f"{PREFIX}tiles:",),
+    "progress of shards": (f"{PREFIX}progress:",),
     "chord's count": ("celery-",),
     "the rest": ("",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
@@ -32,6 +33,18 @@ def check_result_backend(url: str) -> None:
     """
     for one in url.split(";"):
         _check("CELERY_RESULT_BACKEND", one)
+
+
+def check_master_name(setting: str, url: str, options: Mapping[str, object]) -> None:
+    """Refuse servers under Sentinel of which nobody says who is meant.
+
+    :param setting: what the options are called.
+    :raises ExtensionConfigurationError: in one line.
+    """
+    if url.startswith("sentinel:") and not options.get("master_name"):
+        raise ExtensionConfigurationError(
+            f"master_name in {setting} is not set: set it in celeryconfig.py to what Sentinel calls the master"
+        )
 
 
 def _check(variable: str, url: str) -> None:

@@ -1,6 +1,6 @@
 -- Capacity of one endpoint: who holds how much of it, and who waits for some.
 --
--- KEYS: prefix of this endpoint's keys
+-- KEYS: held, leases, turns, granted, parked, waiting; all that this touches, as Redis in cluster mode asks for
 -- ARGV: verb, then
 --   request  shard, need, limit, lease (s), job, message, ticket (tells this message from others of the shard)
 --   keep     shard, amount, lease (s)
@@ -14,12 +14,13 @@
 -- A shard gets its whole need or nothing, so that no two hold halves for ever. Jobs take turns, a
 -- shard each. Time is the server's: workers' clocks may differ.
 
-local prefix = KEYS[1]
-local held_key = prefix .. ':held' -- hash: shard -> amount
-local lease_key = prefix .. ':leases' -- sorted set: shard by end of lease
-local turns_key = prefix .. ':turns' -- list: jobs that wait, next first
-local granted_key = prefix .. ':granted' -- hash: shard -> entry, until the shard makes use of it
-local parked_key = prefix .. ':parked' -- hash: shard and ticket -> job, while it waits
+local held_key = KEYS[1] -- hash: shard -> amount
+local lease_key = KEYS[2] -- sorted set: shard by end of lease
+local turns_key = KEYS[3] -- list: jobs that wait, next first
+local granted_key = KEYS[4] -- hash: shard -> entry, until the shard makes use of it
+local parked_key = KEYS[5] -- hash: shard and ticket -> job, while it waits
+-- hash: the line of each job, next first: '<job> first' and '<job> last' -> place, '<job> <place>' -> entry
+local waiting_key = KEYS[6]
 
 local GRANT_LEASE = tonumber(ARGV[#ARGV])
 local KEEP = 7 * 24 * 3600 -- s that these keys outlive their last use
@@ -27,8 +28,38 @@ local KEEP = 7 * 24 * 3600 -- s that these keys outlive their last use
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 
-local function waiting_key(job)
-    return prefix .. ':waiting:' .. job
+local function place(job, name)
+    return tonumber(redis.call('HGET', waiting_key, job .. ' ' .. name) or nil)
+end
+
+local function waits(job)
+    return redis.call('HEXISTS', waiting_key, job .. ' first') == 1
+end
+
+local function line_up(job, text, at_front)
+    local first, last = place(job, 'first') or 1, place(job, 'last') or 0
+    if at_front then
+        first = first - 1
+    else
+        last = last + 1
+    end
+    local at = at_front and first or last
+    redis.call('HSET', waiting_key, job .. ' first', first, job .. ' last', last, job .. ' ' .. at, text)
+end
+
+local function next_in_line(job)
+    local first = place(job, 'first')
+    return first and redis.call('HGET', waiting_key, job .. ' ' .. first)
+end
+
+local function leave_line(job)
+    local first, last = place(job, 'first'), place(job, 'last')
+    redis.call('HDEL', waiting_key, job .. ' ' .. first)
+    if first == last then
+        redis.call('HDEL', waiting_key, job .. ' first', job .. ' last')
+    else
+        redis.call('HSET', waiting_key, job .. ' first', first + 1)
+    end
 end
 
 local function hold(shard, amount, lease)
@@ -51,12 +82,10 @@ local function park(entry, at_front)
     if redis.call('HSETNX', parked_key, parked_field(entry), job) == 0 then
         return
     end
-    local waiting = waiting_key(job)
-    if redis.call('EXISTS', waiting) == 0 then
+    if not waits(job) then
         redis.call('RPUSH', turns_key, job)
     end
-    redis.call(at_front and 'LPUSH' or 'RPUSH', waiting, cjson.encode(entry))
-    redis.call('EXPIRE', waiting, KEEP)
+    line_up(job, cjson.encode(entry), at_front)
 end
 
 local function end_leases()
@@ -79,12 +108,14 @@ end
 
 local function forget(job)
     local messages = {}
-    for _, text in ipairs(redis.call('LRANGE', waiting_key(job), 0, -1)) do
+    local text = next_in_line(job)
+    while text do
         local entry = cjson.decode(text)
         redis.call('HDEL', parked_key, parked_field(entry))
         messages[#messages + 1] = entry.message
+        leave_line(job)
+        text = next_in_line(job)
     end
-    redis.call('DEL', waiting_key(job))
     redis.call('LREM', turns_key, 0, job)
     for _, shard in ipairs(redis.call('HKEYS', held_key)) do
         if string.sub(shard, 1, #job + 1) == job .. '/' then
@@ -107,7 +138,7 @@ local function grant_waiting()
         if not job then
             break
         end
-        local text = redis.call('LINDEX', waiting_key(job), 0)
+        local text = next_in_line(job)
         if not text then
             redis.call('LPOP', turns_key)
         else
@@ -117,9 +148,9 @@ local function grant_waiting()
             if not holds and used > 0 and used + entry.need > entry.limit then
                 break
             end
-            redis.call('LPOP', waiting_key(job))
+            leave_line(job)
             redis.call('LPOP', turns_key)
-            if redis.call('EXISTS', waiting_key(job)) == 1 then
+            if waits(job) then
                 redis.call('RPUSH', turns_key, job)
             end
             redis.call('HDEL', parked_key, parked_field(entry))
@@ -173,10 +204,7 @@ end
 if redis.call('HEXISTS', held_key, shard) == 1 then
     answer[1] = '1'
 end
-for _, job in ipairs(redis.call('LRANGE', turns_key, 0, -1)) do
-    redis.call('EXPIRE', waiting_key(job), KEEP)
-end
-for _, key in ipairs({ held_key, lease_key, turns_key, granted_key, parked_key }) do
+for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, KEEP)
 end
 return answer

@@ -15,13 +15,16 @@ from importlib.resources import files
 from typing import Any
 
 from osml_tasks.jobs import Shard
+from osml_tasks.redis_keys import PREFIX
 
 LEASE_SECONDS = 300
 """How long a share is held without a word from its shard, s. Longer than any step between two words."""
 GRANT_SECONDS = 60
 """How long a share waits for the message that its shard was granted it with, s; then the shard waits again."""
 
-KEY_PREFIX = "osml:capacity:"
+KEY_PREFIX = f"{PREFIX}capacity:"
+# What an endpoint's keys are called after its name, in the script's order.
+_KEYS = ("held", "leases", "turns", "granted", "parked", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ class Capacity:
     def use(self, endpoint: str) -> Use:
         """Who holds capacity and who waits for some; changes nothing, so that a lease that ran out still counts."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(f"{KEY_PREFIX}{endpoint}:held")
-            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:parked")
+            pipe.hgetall(_key(endpoint, "held"))
+            pipe.hkeys(_key(endpoint, "parked"))
             held, parked = pipe.execute()
         in_flight: Counter[str] = Counter()
         for shard, amount in held.items():
@@ -111,14 +114,19 @@ class Capacity:
     def in_hand(self, endpoint: str, job_id: str) -> Hand:
         """Which shards of a job hold capacity now, and which wait for some."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:held")
-            pipe.hkeys(f"{KEY_PREFIX}{endpoint}:parked")
+            pipe.hkeys(_key(endpoint, "held"))
+            pipe.hkeys(_key(endpoint, "parked"))
             held, parked = pipe.execute()
         return Hand(_numbers(held, job_id), _numbers(parked, job_id))
 
     def _call(self, endpoint: str, *arguments: str | int) -> Grant:
-        held, *messages = self._script(keys=[KEY_PREFIX + endpoint], args=(*arguments, self._grant))
+        keys = [_key(endpoint, name) for name in _KEYS]
+        held, *messages = self._script(keys=keys, args=(*arguments, self._grant))
         return Grant(_text(held) == "1", tuple(map(_text, messages)))
+
+
+def _key(endpoint: str, name: str) -> str:
+    return f"{KEY_PREFIX}{endpoint}:{name}"
 
 
 def _text(value: bytes | str) -> str:

@@ -15,8 +15,8 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 from kombu.utils.url import maybe_sanitize_url
 
-from osml_tasks.broker_url import check_broker_url, check_result_backend
-from osml_tasks.celery_settings import DEFAULT_BROKER_URL, tls_options
+from osml_tasks.broker_url import check_broker_url, check_master_name, check_result_backend
+from osml_tasks.celery_settings import DEFAULT_BROKER_URL, key_options, tls_options
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.outage import REFUSALS, recognise_refusals
 
@@ -34,6 +34,8 @@ class _App(Celery):
         settings = super()._load_config()  # type: ignore[misc]
         if not settings.result_backend:
             settings.result_backend = settings.broker_url
+        for name in ("broker_transport_options", "result_backend_transport_options"):
+            settings[name] = key_options(settings[name])
         _check_urls(settings)
         settings.broker_use_ssl = tls_options(settings.broker_url, settings.broker_use_ssl)
         settings.redis_backend_use_ssl = tls_options(settings.result_backend, settings.redis_backend_use_ssl)
@@ -51,8 +53,11 @@ def _check_urls(settings: Any) -> None:
     # Celery takes a list of brokers, too, and backends that are no URL; those fail where they are used.
     if isinstance(settings.broker_url, str):
         check_broker_url(settings.broker_url)
+        check_master_name("broker_transport_options", settings.broker_url, settings.broker_transport_options)
     if isinstance(settings.result_backend, str):
         check_result_backend(settings.result_backend)
+        options = settings.result_backend_transport_options
+        check_master_name("result_backend_transport_options", settings.result_backend, options)
 
 
 class _Publisher(_App):

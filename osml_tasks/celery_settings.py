@@ -18,6 +18,7 @@ from kombu.utils.url import parse_url
 from osml_tasks.cleanup import SWEEP_SECONDS
 from osml_tasks.errors import ExtensionConfigurationError
 from osml_tasks.records import RECORD_SECONDS
+from osml_tasks.redis_keys import PREFIX
 
 SUBMIT_QUEUE = "osml.submit"
 POLL_QUEUE = "osml.poll"
@@ -35,7 +36,13 @@ DEFAULTS: dict[str, Any] = {
     # Over Redis, what a dead worker held comes back after so many seconds. No task and no countdown of ours
     # stays silent for half as long. Each worker looks for it every 10 s, not every tenth time only.
     # Over RabbitMQ, a message counts as sent once the broker has it.
-    "broker_transport_options": {"visibility_timeout": 90, "unacked_restore_throttle": 1, "confirm_publish": True},
+    "broker_transport_options": {
+        "global_keyprefix": PREFIX,
+        "visibility_timeout": 90,
+        "unacked_restore_throttle": 1,
+        "confirm_publish": True,
+    },
+    "result_backend_transport_options": {"global_keyprefix": PREFIX},
     # A step that cannot send the next one would fail its chord, with all tiles done: a broker that
     # restarts is waited for, 45 s and what the attempts take.
     "task_publish_retry_policy": {"max_retries": 12, "interval_start": 0, "interval_step": 1, "interval_max": 5},
@@ -99,6 +106,14 @@ def tls_options(url: object, given: object) -> object:
     if not str(url).startswith("rediss://"):
         return given
     return {**_CHECKED, **(given if isinstance(given, dict) else {}), **parse_url(str(url)).get("ssl", {})}
+
+
+def key_options(given: object) -> object:
+    """Transport options with which Celery's keys begin as the fleet's own do, unless an operator says otherwise.
+
+    :param given: what an operator has set: a file from before there was this prefix need not be changed.
+    """
+    return {"global_keyprefix": PREFIX, **(given if isinstance(given, dict) else {})}
 
 
 def tls_complaints(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from osml_tasks.records import RECORD_SECONDS, server_time
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.two_clocks import earlier, later
 
-_CLAIM = "osml:claim:"
-_TROUBLE = "osml:trouble:"
-_NOTE = "osml:note:"
-_SINCE = "osml:since:"
+_CLAIM = f"{PREFIX}claim:"
+_TROUBLE = f"{PREFIX}trouble:"
+_NOTE = f"{PREFIX}note:"
+_SINCE = f"{PREFIX}since:"
 
 # Takes or prolongs a claim, unless it is another's.
 _TAKE = """

@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from osml_tasks.celery_settings import QUEUES
+from osml_tasks.redis_keys import PREFIX
 
 NOTE_SECONDS = 120
 """How long a worker counts as one that consumes after it has last said so, s."""
 RENEW_SECONDS = 30
 """How often it says so, s."""
 
-KEY_PREFIX = "osml:consumers:"
+KEY_PREFIX = f"{PREFIX}consumers:"
 
 # A sorted set for each queue: nodes, by the second at which their notes expire. One clock for all: the server's.
 _KEYS = [KEY_PREFIX + queue for queue in QUEUES]

@@ -17,15 +17,16 @@ from typing import Any, Protocol
 
 import orjson
 
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.two_clocks import earlier
 
 LEDGER_SECONDS = 7 * 24 * 3600
 """How long entries outlive their last use, s; a sweep that runs keeps them for as long as it takes."""
 
-_DUE = "osml:cleanup:due:"
-_HELD = "osml:cleanup:held:"
-_FAILURES = "osml:cleanup:failures:"
-_COUNTS = "osml:cleanup:counts"
+_DUE = f"{PREFIX}cleanup:due:"
+_HELD = f"{PREFIX}cleanup:held:"
+_FAILURES = f"{PREFIX}cleanup:failures:"
+_COUNTS = f"{PREFIX}cleanup:counts"
 
 
 class ResourceType(StrEnum):

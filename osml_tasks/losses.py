@@ -15,13 +15,14 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from osml_tasks.records import RECORD_SECONDS
+from osml_tasks.redis_keys import PREFIX
 
 MOST_LOSSES = 3
 """So many workers may be lost at one tile; the next one reports it."""
 MOST_LOSSES_OF_JOB = 5
 """The same for what is about a job as a whole, where two may be at the same for a while."""
 
-_KEY = "osml:losses:"
+_KEY = f"{PREFIX}losses:"
 _TRY = "try:"
 _TILE = "tile:"
 

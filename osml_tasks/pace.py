@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from osml_tasks.redis_keys import PREFIX
+
 UNKNOWN_SECONDS = 1.0
 """How long the first look waits at an endpoint of which nothing is known, s."""
 CLOSEST_SECONDS = 0.25
@@ -21,7 +23,7 @@ OVERDUE = 0.3
 # A listing's times are whole seconds.
 _RESOLUTION = 1.0
 _PACE_SECONDS = 7 * 24 * 3600
-_KEY = "osml:pace:"
+_KEY = f"{PREFIX}pace:"
 
 
 @dataclass(frozen=True, slots=True)

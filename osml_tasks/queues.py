@@ -95,9 +95,10 @@ def _declare(connection: Connection, queue: str) -> Any:
     channel: Any
     with connection.channel() as channel:
         try:
-            return channel.queue_declare(queue, passive=True)
+            # In Redis there is nothing to be declared, and kombu looks for the queue without the prefix of its keys.
+            return channel.queue_declare(queue, passive=connection.transport.driver_type == "amqp")
         except connection.channel_errors as error:
-            # In Redis an empty queue does not exist, in RabbitMQ one that no worker has declared.
+            # One that no worker has declared.
             if int(getattr(error, "reply_code", None) or 0) != _NOT_FOUND:
                 raise
             return None

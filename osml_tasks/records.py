@@ -19,21 +19,22 @@ from osml_tasks.job_status import JobStatus, read_status
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.s3_uri import S3Uri, is_uri
 from osml_tasks.transitions import Transitions
 
 RECORD_SECONDS = 7 * 24 * 3600
 """How long records outlive their last use, s. Longer than the longest job."""
 
-_JOB = "osml:job:"
-_JOBS = "osml:jobs"
-_LIVE = "osml:live"
-_PROGRESS = "osml:progress:"
-_TILES = "osml:tiles:"
-_METRICS = "osml:metrics:"
-_LOCATIONS = "osml:locations:"
-_ENDPOINTS = "osml:endpoints"
-_ROOTS = "osml:roots"
+_JOB = f"{PREFIX}job:"
+_JOBS = f"{PREFIX}jobs"
+_LIVE = f"{PREFIX}live"
+_PROGRESS = f"{PREFIX}progress:"
+_TILES = f"{PREFIX}tiles:"
+_METRICS = f"{PREFIX}metrics:"
+_LOCATIONS = f"{PREFIX}locations:"
+_ENDPOINTS = f"{PREFIX}endpoints"
+_ROOTS = f"{PREFIX}roots"
 
 
 @dataclass(frozen=True, slots=True)

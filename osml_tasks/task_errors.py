@@ -30,6 +30,7 @@ from osml_tasks.errors import (
 from osml_tasks.jobs import JobState, Shard, check_job_id
 from osml_tasks.messages import log_refused
 from osml_tasks.outage import PASSING, insist
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.stopping import WORKER
 
 TROUBLE_SECONDS = 5
@@ -45,7 +46,7 @@ CREDENTIALS_SECONDS = 15
 PARTS_PATIENCE = 3600
 """How long a job may be silent whose parts are not all there, s; the sweep has sent again what it lacks long before."""
 
-_PROBE = "osml:probe"
+_PROBE = f"{PREFIX}probe"
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,15 @@ _SLOWEST_FIRST = (
         "test_command_line",
         "test_images",
     ),
-    *("test_worker_pool", "test_main_job", "test_operations", "test_fleet_capacity", "test_iam_guide", "test_pulse"),
+    *(
+        "test_worker_pool",
+        "test_main_job",
+        "test_operations",
+        "test_fleet_capacity",
+        "test_cluster_mode",
+        "test_iam_guide",
+        "test_pulse",
+    ),
     *(
         "test_aws_jobs",
         "test_aws_answers",

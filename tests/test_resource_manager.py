@@ -27,6 +27,7 @@ from osml_tasks.errors import NotAllowedError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, may_be_swept, new_job_id
 from osml_tasks.ledger import LEDGER_SECONDS, Ledger, MemoryLedger, Outcome, RedisLedger, ResourceType
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.s3 import S3Manager, S3Uri, Undeleted
 from osml_tasks.sources import find_tiles
 from osml_tasks.sweep import clean_up_jobs, delete_leftovers, sweep
@@ -230,7 +231,7 @@ def connections(here: Fleet) -> Iterator[Connections]:
     made = connect(config, new_app())
     yield made
     redis = state_client(made.app)
-    for name in redis.scan_iter("osml:cleanup:*"):
+    for name in redis.scan_iter(f"{PREFIX}cleanup:*"):
         redis.delete(name)
 
 
@@ -265,7 +266,7 @@ def test_leftovers_of_the_dead_go_and_everything_else_stays(here: Fleet, connect
     dead, kept = new_job_id(time.time()), new_job_id(time.time(), kept=True)
     root = S3Uri(OUTPUTS, "output")
     gone_root = S3Uri("bucket-of-last-year", "output")
-    connections.records._redis.zadd("osml:roots", {str(root): time.time() + 60, str(gone_root): time.time() + 60})
+    connections.records._redis.zadd(f"{PREFIX}roots", {str(root): time.time() + 60, str(gone_root): time.time() + 60})
     gone = [key(f"{dead}/payloads/1"), root.child(f"{dead}/00000/1.out")]
     stays = [
         key(f"{kept}/payloads/1"),

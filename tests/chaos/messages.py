@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from osml_tasks.celery_settings import ASSEMBLE_QUEUE, POLL_QUEUE, SUBMIT_QUEUE
+from osml_tasks.redis_keys import PREFIX
 from tests.chaos.faults import fault
 from tests.chaos.rig import Rig
 from tests.chaos.row import Row
@@ -53,9 +54,10 @@ def _lose_one(trial: Trial, queue: str, workers: Sequence[str]) -> None:
     stopped = [rig.workers[name] for name in workers]
     for worker in stopped:
         worker.stop(grace=_GRACE)
-    trial.until(lambda: bool(broker.llen(queue)))
-    waiting = broker.lrange(queue, 0, -1)
-    assert broker.lrem(queue, 1, random.choice(waiting)) == 1
+    key = PREFIX + queue
+    trial.until(lambda: bool(broker.llen(key)))
+    waiting = broker.lrange(key, 0, -1)
+    assert broker.lrem(key, 1, random.choice(waiting)) == 1
     for worker in stopped:
         worker.start()
     trial.struck()

@@ -87,7 +87,7 @@ class Rig:
         tiles.mkdir()
         self.env = {
             **self.store.env,
-            "CELERY_BROKER_URL": self.broker.url,
+            **self.broker_env(),
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": url,
             "AWS_ENDPOINT_URL_SAGEMAKER": url,
             "ARTIFACT_BUCKET": INPUTS,
@@ -108,6 +108,10 @@ class Rig:
             process.start()
         for process in self.processes():
             process.wait_ready()
+
+    def broker_env(self) -> dict[str, str]:
+        """The variables that lead to the broker."""
+        return {"CELERY_BROKER_URL": self.broker.url}
 
     def _start_endpoints(self) -> str:
         endpoints = start_python(

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from osml_tasks.child_process import ChildProcess
-from osml_tasks.local.broker import _server_binary
+from osml_tasks.local.broker import server_binary
 from osml_tasks.local.server import LOOPBACK, TWIN_OFFSET, free_port
 from tests.compose_file import COMPOSE_FILE, ENTRYPOINT, ROOT, Service, services
 from tests.integration.fleet import PATIENCE, REPOSITORY, wait_until
@@ -87,7 +87,7 @@ class Composed:
         self.ports = {"6379": free_port(), "8333": s3, "8080": free_port(), "5555": free_port()}
         self._programs = directory / "programs"
         self._programs.mkdir()
-        (self._programs / "valkey-server").symlink_to(_server_binary())
+        (self._programs / "valkey-server").symlink_to(server_binary())
         (self._programs / "valkey-cli").write_text(VALKEY_CLI.format(python=sys.executable))
         (self._programs / "valkey-cli").chmod(0o755)
 

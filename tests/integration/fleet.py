@@ -16,8 +16,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import boto3
+from celery import Celery
 
 from osml_tasks.child_process import ChildProcess
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.forked import ForkedProcess, run
 from tests.waiting import PATIENCE, wait_until
 
@@ -48,6 +50,13 @@ def start_python(
     running.callback(child.stop, grace=0)
     child.wait_ready(lambda: ready.search(child.log_text()) is not None, within=PATIENCE)
     return child
+
+
+def strange_app(url: str) -> Celery:
+    """An application that does not know this package: it has the broker, and how its keys begin."""
+    app = Celery("stranger", broker=url, backend=url, set_as_current=False)
+    app.conf.broker_transport_options = app.conf.result_backend_transport_options = {"global_keyprefix": PREFIX}
+    return app
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,23 @@ from urllib.request import urlopen
 
 import pytest
 import redis
-from celery import Celery
 from redis.exceptions import NoPermissionError
 
 from osml_tasks.celery import new_app
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, Crew
-from tests.integration.fleet import PATIENCE, REPOSITORY, Fleet, names, start_python, wait_until, write_tiles
+from tests.integration.fleet import (
+    PATIENCE,
+    REPOSITORY,
+    Fleet,
+    names,
+    start_python,
+    strange_app,
+    wait_until,
+    write_tiles,
+)
 from tests.integration.test_flower import FLOWER_READY
 
 GUIDE = REPOSITORY / "docs/security.md"
@@ -129,7 +138,7 @@ def test_a_task_call_waits_for_its_result(guarded: Guarded, tmp_path: Path) -> N
     fleet = guarded.fleet
     fleet.s3.put_object(Bucket="fleet-in", Key="imagery/a", Body=b'{"name": "a"}')
     url = fleet.env["CELERY_BROKER_URL"]
-    app = Celery(broker=url, backend=url, set_as_current=False)
+    app = strange_app(url)
     arguments = {"sources": ["s3://fleet-in/imagery/"], "endpoint": "scripted"}
     report = app.send_task("osml_tasks.detect", kwargs=arguments, queue="osml.submit").get(timeout=PATIENCE)
     assert fleet.run("result", report["job_id"], "-o", tmp_path / "out.geojson").returncode == 0
@@ -140,6 +149,12 @@ def test_flower_sees_workers_tasks_and_queues(guarded: Guarded) -> None:
     wait_until(lambda: list(guarded.flower("/api/workers?refresh=1")) == ["all@crew"])
     wait_until(lambda: "osml_tasks.cleanup" in str(guarded.flower("/api/tasks")))
     assert len(guarded.flower("/api/queues/length")["active_queues"]) == 4
+
+
+def test_whatever_the_fleet_keeps_has_its_prefix(guarded: Guarded) -> None:
+    keys = set(guarded.root.scan_iter())
+    assert len(keys) > 10
+    assert [key for key in keys if not key.startswith(PREFIX)] == []
 
 
 @pytest.mark.parametrize(
@@ -162,11 +177,11 @@ def test_flower_sees_workers_tasks_and_queues(guarded: Guarded) -> None:
         "MONITOR",
         "REPLICAOF 127.0.0.1 1",
         "SAVE",
-        "MIGRATE 127.0.0.1 1 osml:jobs 0 1",
+        f"MIGRATE 127.0.0.1 1 {PREFIX}jobs 0 1",
         "GET theirs",
         "SET theirs 1",
         "DEL theirs",
-        "RENAME osml:x theirs",
+        f"RENAME {PREFIX}x theirs",
         "SUBSCRIBE theirs",
         "PUBLISH theirs 1",
     ],

@@ -20,6 +20,7 @@ from osml_tasks.errors import S3OperationError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobState, Progress, Shard
 from osml_tasks.recovery import restore_jobs, send_lost_messages
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.resume import resume_job
 from osml_tasks.retry import retry_job
 from osml_tasks.s3 import S3Manager, S3Uri
@@ -280,7 +281,7 @@ def test_a_slow_second_sweep_does_not_begin_a_job_again(
 def test_a_poll_without_records_counts_the_part(connections: Connections, tiles: Path) -> None:
     shards = make_job(connections, write_tiles(tiles, TWO_SHARDS))
     done(connections, shards[:1])
-    connections.records._redis.delete(f"osml:progress:{shards[0].job}")
+    connections.records._redis.delete(f"{PREFIX}progress:{shards[0].job}")
     assert collect_shard(connections, shards[0], idle=0, seen=0, publish=ignore).poll_in is None
     assert connections.records.progress(shards[0]) == Progress(4, 4, 0, 4, 1)
     fail_and_forget(connections, shards[0].job)
@@ -290,7 +291,7 @@ def test_the_report_of_old_records_counts_what_the_parts_have(connections: Conne
     bad = {f"{tiles.name}-bad": {"raw": "nonsense"}}
     shards = make_job(connections, write_tiles(tiles, TWO_SHARDS | bad))
     done(connections, shards)
-    connections.records._redis.delete(f"osml:progress:{shards[0].job}")
+    connections.records._redis.delete(f"{PREFIX}progress:{shards[0].job}")
     assemble_job(connections, shards[0].job)
     report = JobHandle(connections, shards[0].job).report()
     assert (report["succeeded"], report["failed"], report["features"], len(report["failures"])) == (6, 1, 6, 1)

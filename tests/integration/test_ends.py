@@ -22,10 +22,11 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job, JobState, Shard
 from osml_tasks.ledger import ResourceType
 from osml_tasks.publishing import job_chord
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.remote_call import called_job
 from osml_tasks.sources import find_tiles
 from osml_tasks.sweep import clean_up_jobs, remove_job, sweep
-from tests.integration.fleet import PATIENCE, Fleet, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, strange_app, wait_until, write_tiles
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_process_that_dies_while_it_ends_a_job_leaves_that_to_the_sweep(
 
 def test_a_worker_that_dies_after_the_end_is_finished_for_by_the_next(connections: Connections, tiles: Path) -> None:
     handle = completed(connections, tiles)
-    connections.records._redis.hdel(f"osml:job:{handle.job_id}", "finished")
+    connections.records._redis.hdel(f"{PREFIX}job:{handle.job_id}", "finished")
     assemble_job(connections, handle.job_id)
     assert handle.wait(PATIENCE).finished is not None
     handle.discard()
@@ -198,10 +199,10 @@ def test_a_worker_that_is_stopped_while_it_starts_a_job_leaves_it_to_the_next(
 
 def test_a_shard_whose_job_is_unknown_holds_no_capacity(connections: Connections) -> None:
     lost = Shard("lost-job", 0, 0, 4, 0, 0)
-    connections.records._redis.sadd("osml:endpoints", "lonely")
+    connections.records._redis.sadd(f"{PREFIX}endpoints", "lonely")
     assert connections.capacity.request("lonely", lost, 4, 4, "").held
     connections.give_back(lost)
-    assert connections.records._redis.hlen("osml:capacity:lonely:held") == 0
+    assert connections.records._redis.hlen(f"{PREFIX}capacity:lonely:held") == 0
 
 
 def test_the_policy_counts_even_where_another_process_has_to_clean_up(here: Fleet, tiles: Path) -> None:
@@ -218,7 +219,7 @@ def test_the_policy_counts_even_where_another_process_has_to_clean_up(here: Flee
 @pytest.fixture
 def stranger(here: Fleet) -> Celery:
     url = here.env["CELERY_BROKER_URL"]
-    return Celery("stranger", broker=url, backend=url, set_as_current=False)
+    return strange_app(url)
 
 
 def test_a_call_whose_job_is_cancelled_is_answered_even_if_shards_were_waiting(
@@ -228,8 +229,8 @@ def test_a_call_whose_job_is_cancelled_is_answered_even_if_shards_were_waiting(
     options = {"endpoint": "one-at-a-time", "max_concurrent_jobs": 4}
     sent = stranger.send_task("osml_tasks.detect", args=[str(tiles)], kwargs=options, queue="osml.submit")
     redis = connections.records._redis
-    wait_until(lambda: redis.hlen("osml:capacity:one-at-a-time:parked") >= 8)
-    job_id = redis.get(f"osml:claim:detect/{sent.id}").decode()
+    wait_until(lambda: redis.hlen(f"{PREFIX}capacity:one-at-a-time:parked") >= 8)
+    job_id = redis.get(f"{PREFIX}claim:detect/{sent.id}").decode()
     assert JobHandle(connections, job_id).cancel()
     assert sent.get(timeout=PATIENCE)["state"] == "cancelled"
     wait_until(lambda: here.stats("one-at-a-time")["in_flight"] == 0)

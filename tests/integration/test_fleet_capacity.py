@@ -9,6 +9,7 @@ from osml_tasks.errors import JobTimeoutError
 from osml_tasks.jobs import JobState, Shard
 from osml_tasks.records import RECORD_SECONDS
 from osml_tasks.recovery import SILENT_SECONDS
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, POLL, REST, SUBMIT, Crew, numbered
 from tests.integration.fleet import PATIENCE, names, wait_until, write_tiles
 
@@ -18,18 +19,18 @@ VISIBILITY_TIMEOUT, CLAIM = 90, 75
 def let_time_pass(workers: Crew) -> None:
     """What the dead held is due: as it is after the visibility timeout, and claims have ended before."""
     broker = workers.broker
-    for claim in broker.keys("osml:claim:*/submit"):
+    for claim in broker.keys(f"{PREFIX}claim:*/submit"):
         broker.expire(claim, max(1, broker.ttl(claim) - CLAIM))
-    for tag in broker.zrange("unacked_index", 0, -1):
-        broker.zincrby("unacked_index", -VISIBILITY_TIMEOUT, tag)
+    for tag in broker.zrange(f"{PREFIX}unacked_index", 0, -1):
+        broker.zincrby(f"{PREFIX}unacked_index", -VISIBILITY_TIMEOUT, tag)
 
 
 def sweep_as_after(workers: Crew, job_id: str, silence: int) -> None:
     """Have the sweep find a job of which nothing has been heard for so many seconds."""
     # The first one looks what S3 knows of the job, which is a sign of life.
     workers.app.send_task("osml_tasks.cleanup", queue="osml.cleanup")
-    wait_until(lambda: bool(workers.broker.keys("osml:note:restored/*")))
-    workers.broker.expire(f"osml:job:{job_id}", RECORD_SECONDS - silence)
+    wait_until(lambda: bool(workers.broker.keys(f"{PREFIX}note:restored/*")))
+    workers.broker.expire(f"{PREFIX}job:{job_id}", RECORD_SECONDS - silence)
     workers.app.send_task("osml_tasks.cleanup", queue="osml.cleanup")
 
 

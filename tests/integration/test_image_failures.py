@@ -24,6 +24,7 @@ from osml_tasks.imagery.options import image_options
 from osml_tasks.imagery.plan import ImagePlan
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import Job
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.s3 import S3Uri
 from osml_tasks.sources import find_tiles
 from osml_tasks.tile import Tile
@@ -243,13 +244,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     drawn = [str(scene.path) for scene in scenes]
     sources = own or drawn[: 2 if kind == "a preview of several images" else 1]
     redis = state_client(new_app(here.env["CELERY_BROKER_URL"], here.env["CELERY_BROKER_URL"]))
-    keys = set(redis.scan_iter("osml:job:*"))
+    keys = set(redis.scan_iter(f"{PREFIX}job:*"))
     status = run(["detect", *sources, "-e", "bright-objects", "--cut", *options, "-o", f"{tmp_path}/out.geojson"])
     said = capfd.readouterr().err
     complaint = said.splitlines()[-1]
     assert (status, complaint.startswith("osml-tasks: ")) == (2, True), said
     assert message.format(folder=tmp_path) in complaint
     assert "Traceback" not in said
-    assert set(redis.scan_iter("osml:job:*")) == keys
+    assert set(redis.scan_iter(f"{PREFIX}job:*")) == keys
     assert here.objects() == []
     assert not (tmp_path / "out.geojson").exists()

@@ -15,20 +15,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
 from kombu import Producer
 
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.jobs import JobState, Shard, new_job_id
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import ALL, Crew, Worker, crew, numbered
 from tests.integration.endpoints import ELSEWHERE, OUTPUTS
-from tests.integration.fleet import INPUTS, PATIENCE, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import INPUTS, PATIENCE, Fleet, names, strange_app, wait_until, write_tiles
 
 SECRET = "sesame-4711"
 REFUSED = re.compile(r"^.* WARNING message refused: (.*)$", re.MULTILINE)
 SHARD = Shard("job-1", 0, 0, 1, 0, 9).to_message()
 # What Celery keeps for itself, and what a caller of the detect task waits for.
-CELERYS = re.compile(rb"_kombu\.|unacked|celery-task-meta-|osml:cleanup:(due:worker|counts)")
+CELERYS = re.compile(re.escape(PREFIX).encode() + rb"(_kombu\.|unacked|celery-task-meta-|cleanup:(due:worker|counts))")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Gate:
 
     def is_idle(self) -> bool:
         """Whether no message waits, and none is held."""
-        return not any(map(self.crew.broker.exists, (*QUEUES, "unacked", "unacked_index")))
+        return not any(self.crew.broker.exists(PREFIX + key) for key in (*QUEUES, "unacked", "unacked_index"))
 
     def refuses(self, send: Callable[[], Any]) -> str:
         """Send a message; says why it was refused, once there is nothing left of it."""
@@ -151,14 +151,14 @@ NO_MESSAGES = {
     "stamps": json.dumps(item(headers=headers(stamped_headers=["queue"], stamps={"queue": "x"}))).encode(),
     "callbacks in its headers": json.dumps(item(headers=headers(callbacks=[ASSEMBLE]))).encode(),
     "from a queue of others": json.dumps(
-        item(properties=item()["properties"] | {"delivery_info": {"exchange": "", "routing_key": "osml:roots"}})
+        item(properties=item()["properties"] | {"delivery_info": {"exchange": "", "routing_key": "roots"}})
     ).encode(),
 }
 
 
 @pytest.mark.parametrize("name", NO_MESSAGES)
 def test_what_is_no_message_of_this_program_is_one_line(gate: Gate, name: str) -> None:
-    gate.refuses(lambda: gate.crew.broker.lpush("osml.poll", NO_MESSAGES[name]))
+    gate.refuses(lambda: gate.crew.broker.lpush(f"{PREFIX}osml.poll", NO_MESSAGES[name]))
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack", "raw"])
@@ -197,7 +197,7 @@ def test_other_content_than_json_is_refused_unread(gate: Gate, serializer: str) 
 )
 def test_what_a_message_would_have_follow_it_is_looked_at_too(gate: Gate, following: Any, reason: str) -> None:
     text = json.dumps(item([[], SHARD, following]))
-    assert reason in gate.refuses(lambda: gate.crew.broker.lpush("osml.poll", text))
+    assert reason in gate.refuses(lambda: gate.crew.broker.lpush(f"{PREFIX}osml.poll", text))
 
 
 @pytest.mark.parametrize("task", ["celery.chord", "celery.map", "celery.starmap", "celery.chunks", "celery.group"])
@@ -265,7 +265,7 @@ def test_a_call_for_what_the_workers_may_not_is_their_answer_and_one_line(
     gate: Gate, sources: Any, options: dict[str, Any], reason: str
 ) -> None:
     url = gate.crew.fleet.env["CELERY_BROKER_URL"]
-    with Celery("stranger", broker=url, backend=url, set_as_current=False) as stranger:
+    with strange_app(url) as stranger:
         keywords = {"endpoint": "scripted"} | options
         sent: list[Any] = []
 
@@ -329,7 +329,7 @@ def test_a_message_that_is_not_quite_a_jobs_own_leaves_the_job_alone(gate: Gate,
         planned = len(gate.refusals) - before
         assert 7 <= planned <= sent + 1
         assert "Traceback" not in gate.log
-        assert not gate.crew.broker.exists(f"osml:claim:{job.job_id}/00000/submit")
+        assert not gate.crew.broker.exists(f"{PREFIX}claim:{job.job_id}/00000/submit")
 
 
 @pytest.mark.parametrize("name", ["bytes of another shard", "a piece of a line", "bytes beyond the manifest"])
@@ -340,9 +340,9 @@ def test_bytes_that_are_not_a_shards_invoke_nothing_and_hold_nothing(gate: Gate,
         wait_until(lambda: handle.status().state is JobState.COMPLETED)
         # As if the fleet had just been given it: nothing is known of its tiles.
         job, broker = handle.status().job, gate.crew.broker
-        broker.hdel(f"osml:job:{job.job_id}", "ended", "finished", "assembled")
-        broker.hset(f"osml:job:{job.job_id}", "state", "running")
-        broker.delete(f"osml:progress:{job.job_id}")
+        broker.hdel(f"{PREFIX}job:{job.job_id}", "ended", "finished", "assembled")
+        broker.hset(f"{PREFIX}job:{job.job_id}", "state", "running")
+        broker.delete(f"{PREFIX}progress:{job.job_id}")
         lines = "".join(json.dumps([n, str(tiles / f"t{n:04d}"), f"t{n:04d}"]) + "\n" for n in range(12))
         fleet.s3.put_object(Bucket=INPUTS, Key=job.manifest_key, Body=lines)
         right = Shard(job.job_id, 0, 0, 12, 0, len(lines)).to_message()
@@ -350,7 +350,7 @@ def test_bytes_that_are_not_a_shards_invoke_nothing_and_hold_nothing(gate: Gate,
         wrong = of_another_plan(right)[name]
         assert "other bytes" in gate.refuses(lambda: gate.crew.app.send_task("osml_tasks.submit", kwargs=wrong))
         assert len(fleet.invocations("scripted")) == before
-        assert not broker.hlen("osml:capacity:scripted:held")
+        assert not broker.hlen(f"{PREFIX}capacity:scripted:held")
         assert handle.status().state is JobState.RUNNING
 
 
@@ -368,13 +368,15 @@ def test_whatever_the_ledger_names_only_what_may_be_ours_is_deleted(gate: Gate) 
         gate.crew.fleet.s3.put_object(Bucket=bucket, Key=key, Body=b"x")
     entries = [*foreign, *ours, f"{INPUTS}/async-inference/input/../../{SECRET}"]
     rubbish = ["no URI", "s3://", b"\xff"[:0] or "s3:/x"]
-    gate.crew.broker.zadd("osml:cleanup:due:s3_object", dict.fromkeys([*(f"s3://{n}" for n in entries), *rubbish], 0))
+    gate.crew.broker.zadd(
+        f"{PREFIX}cleanup:due:s3_object", dict.fromkeys([*(f"s3://{n}" for n in entries), *rubbish], 0)
+    )
     gate.crew.app.send_task("osml_tasks.cleanup")
     wait_until(lambda: sorted(gate.crew.fleet.objects()) == sorted(foreign))
     wait_until(gate.is_idle)
-    left = {name.decode() for name in gate.crew.broker.zrange("osml:cleanup:due:s3_object", 0, -1)}
+    left = {name.decode() for name in gate.crew.broker.zrange(f"{PREFIX}cleanup:due:s3_object", 0, -1)}
     assert left.isdisjoint(rubbish)
-    gate.crew.broker.delete("osml:cleanup:due:s3_object", "osml:cleanup:failures:s3_object")
+    gate.crew.broker.delete(f"{PREFIX}cleanup:due:s3_object", f"{PREFIX}cleanup:failures:s3_object")
     for name in foreign:
         bucket, _, key = name.partition("/")
         gate.crew.fleet.s3.delete_object(Bucket=bucket, Key=key)
@@ -389,8 +391,8 @@ def test_wherever_a_record_has_outputs_only_what_may_be_ours_is_deleted(gate: Ga
         foreign = {ELSEWHERE: f"output/{handle.job_id}/00000/a.out", INPUTS: "somebody-elses/a", OUTPUTS: "report.pdf"}
         for bucket, key in foreign.items():
             s3.put_object(Bucket=bucket, Key=key, Body=b"x")
-        broker.hset(f"osml:job:{handle.job_id}", "output_path", f"s3://{ELSEWHERE}/output")
-        broker.sadd(f"osml:locations:{handle.job_id}", *(f"s3://{bucket}/{key}" for bucket, key in foreign.items()))
+        broker.hset(f"{PREFIX}job:{handle.job_id}", "output_path", f"s3://{ELSEWHERE}/output")
+        broker.sadd(f"{PREFIX}locations:{handle.job_id}", *(f"s3://{bucket}/{key}" for bucket, key in foreign.items()))
         gate.crew.app.send_task("osml_tasks.cleanup", kwargs={"job": handle.job_id})
         wait_until(lambda: len(gate.crew.fleet.objects()) == len(foreign))
         wait_until(gate.is_idle)
@@ -406,18 +408,18 @@ def test_a_record_that_leads_elsewhere_is_not_followed(gate: Gate, tiles: Path, 
     with gate.crew.job(tiles, "scripted") as handle:
         handle.wait(timeout=PATIENCE)
         wait_until(gate.is_idle)
-        record = json.loads(broker.hget(f"osml:job:{handle.job_id}", "job")) | {"job_id": other}
+        record = json.loads(broker.hget(f"{PREFIX}job:{handle.job_id}", "job")) | {"job_id": other}
         elsewhere = {"assume_role_arn": "arn:aws:iam::123456789012:role/x", "job_id": "", "input_prefix": "else/"}
         forged = record | {field: elsewhere.get(field, ELSEWHERE)}
         ended = {"state": "completed", "ended": "1", "finished": "1", "fetched": "1"}
-        broker.hset(f"osml:job:{other}", mapping={"job": json.dumps(forged)} | ended)
+        broker.hset(f"{PREFIX}job:{other}", mapping={"job": json.dumps(forged)} | ended)
         gate.refuses(lambda: gate.crew.app.send_task("osml_tasks.cleanup", kwargs={"job": other}))
-        broker.delete(f"osml:job:{other}")
+        broker.delete(f"{PREFIX}job:{other}")
 
 
 def test_what_is_parked_is_published_only_if_it_is_a_submit_task(gate: Gate) -> None:
     broker = gate.crew.broker
-    broker.sadd("osml:endpoints", "nobodys")
+    broker.sadd(f"{PREFIX}endpoints", "nobodys")
     parked = [
         "no JSON",
         json.dumps(signature("celery.backend_cleanup")),
@@ -425,7 +427,7 @@ def test_what_is_parked_is_published_only_if_it_is_a_submit_task(gate: Gate) -> 
         json.dumps(signature("osml_tasks.submit", kwargs=SHARD, options={"queue": "somebody-elses"})),
         json.dumps(signature("osml_tasks.submit", kwargs=SHARD, options={"connection": "redis://evil.example"})),
     ]
-    prefix = "osml:capacity:nobodys"
+    prefix = f"{PREFIX}capacity:nobodys"
     for number, message in enumerate(parked):
         entry = {
             "shard": f"job-1/{number}",
@@ -435,21 +437,22 @@ def test_what_is_parked_is_published_only_if_it_is_a_submit_task(gate: Gate) -> 
             "message": message,
             "ticket": "",
         }
-        broker.rpush(f"{prefix}:waiting:j{number}", json.dumps(entry))
+        line = {"first": 1, "last": 1, "1": json.dumps(entry)}
+        broker.hset(f"{prefix}:waiting", mapping={f"j{number} {name}": value for name, value in line.items()})
         broker.rpush(f"{prefix}:turns", f"j{number}")
     before = len(gate.refusals)
     gate.crew.app.send_task("osml_tasks.cleanup")
     wait_until(lambda: len(gate.refusals) == before + len(parked))
     wait_until(gate.is_idle)
     assert not broker.exists("somebody-elses")
-    broker.delete("osml:endpoints", *broker.keys(f"{prefix}*"))
+    broker.delete(f"{PREFIX}endpoints", *broker.keys(f"{prefix}*"))
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_every_kind_of_pool_is_behind_the_same_door(workers: Crew, pool: str) -> None:
     gate = Gate(workers, workers.start("gate", ALL, 2, "-P", pool))
     for name in ("no JSON at all", "null", "compressed", "a task that is a list", "deep arguments"):
-        gate.refuses(partial(gate.crew.broker.lpush, "osml.poll", NO_MESSAGES[name]))
+        gate.refuses(partial(gate.crew.broker.lpush, f"{PREFIX}osml.poll", NO_MESSAGES[name]))
     gate.refuses(lambda: gate.crew.app.send_task("osml_tasks.poll", kwargs=SHARD | {"idle": -1}))
 
 

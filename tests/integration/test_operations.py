@@ -21,7 +21,7 @@ import redis
 from moto.server import ThreadedMotoServer
 
 from osml_tasks.child_process import ChildProcess
-from osml_tasks.local.broker import _server_binary
+from osml_tasks.local.broker import server_binary
 from osml_tasks.local.server import free_port
 from tests.integration.documented import documented
 from tests.integration.files import files, settings
@@ -67,7 +67,7 @@ def start_broker(running: ExitStack, etc: Path) -> int:
     configuration = etc / "redis.conf"
     configuration.write_text(FILES["/etc/redis/redis.conf"])
     place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(etc)]
-    broker = ChildProcess("broker", [str(_server_binary()), str(configuration), *place], directory=etc)
+    broker = ChildProcess("broker", [str(server_binary()), str(configuration), *place], directory=etc)
     running.callback(broker.stop, grace=10.0)
     broker.start()
     broker.wait_ready(lambda: "Ready to accept connections" in broker.log_text(), within=PATIENCE)

@@ -19,6 +19,7 @@ from osml_tasks.capacity import Capacity
 from osml_tasks.celery import new_app
 from osml_tasks.jobs import Shard
 from osml_tasks.queues import queue_lengths
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.fleet import PATIENCE, Fleet, write_tiles
 
 EMPTY = {"osml.submit": 0, "osml.poll": 0, "osml.assemble": 0, "osml.cleanup": 0}
@@ -80,7 +81,7 @@ def test_each_queue_endpoint_and_job_is_said(fleet: Fleet, lonely: str, tiles: P
 
 def test_a_job_without_a_record_has_no_limit(fleet: Fleet, lonely: str) -> None:
     with redis.Redis.from_url(lonely) as broker:
-        broker.sadd("osml:endpoints", "scripted")
+        broker.sadd(f"{PREFIX}endpoints", "scripted")
         Capacity(broker).request("scripted", Shard("lost", 0, 0, 4, 0, 0), 4, 16, "message")
     share = {"in_flight": 4, "limit": None, "parked_shards": 0}
     assert load(fleet, lonely)["endpoints"] == {"scripted": share | {"jobs": {"lost": share}}}

@@ -19,6 +19,7 @@ from osml_tasks.errors import JobNotFoundError
 from osml_tasks.jobs import JobState, Progress, Shard
 from osml_tasks.polling import TileRecord
 from osml_tasks.recovery import restore_jobs, send_lost_messages
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.s3 import S3Manager, S3Uri
 from osml_tasks.sweep import sweep
 from tests.integration.endpoints import OUTPUTS
@@ -194,7 +195,7 @@ def test_a_job_of_another_fleet_is_left_alone(
 def stale(connections: Connections, shard: Shard) -> None:
     """Have the records say of a finished shard that it is at work since long ago, as an old snapshot may."""
     redis = connections.records._redis
-    redis.hset(f"osml:progress:{shard.job}", shard.shard, b"[4,0,0,0,0]")
+    redis.hset(f"{PREFIX}progress:{shard.job}", shard.shard, b"[4,0,0,0,0]")
     began = connections.records.now() - 10_000
     connections.records.set_tiles(
         shard, {index: TileRecord(invoked_at=began) for index in range(shard.first, shard.first + shard.tiles)}

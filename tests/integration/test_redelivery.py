@@ -29,6 +29,7 @@ from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, failure_filename
 from osml_tasks.ledger import ResourceType
 from osml_tasks.polling import TileRecord
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.sources import find_tiles
 from osml_tasks.submission import Submission, submit_shard
 from osml_tasks.sweep import remove_job, sweep
@@ -77,7 +78,7 @@ def test_every_message_twice_gives_the_same_result_and_no_second_invocation(
 def test_a_submit_that_died_half_way_invokes_only_the_rest(fleet: Fleet, connections: Connections, tiles: Path) -> None:
     (shard,) = make_job(connections, write_tiles(tiles, {f"t{number}": {} for number in range(4)}))
     submitted(connections, shard)
-    connections.records._redis.hdel(f"osml:tiles:{shard.name}", shard.first + 1)
+    connections.records._redis.hdel(f"{PREFIX}tiles:{shard.name}", shard.first + 1)
     before = fleet.invocations("scripted")
     submitted(connections, shard)
     again = fleet.invocations("scripted")[len(before) :]
@@ -91,7 +92,7 @@ def test_assembly_that_died_after_the_result_goes_on_to_the_end(connections: Con
     submitted(connections, shard)
     collected(connections, shard)
     assemble_job(connections, shard.job)
-    connections.records._redis.hdel(f"osml:job:{shard.job}", "ended", "finished")
+    connections.records._redis.hdel(f"{PREFIX}job:{shard.job}", "ended", "finished")
     connections.records.set_state(shard.job, JobState.ASSEMBLING)
     assemble_job(connections, shard.job)
     handle = JobHandle(connections, shard.job)
@@ -193,7 +194,7 @@ def test_metrics_are_one_line_a_shard_or_off(
         collected(chosen, shard)
         written = capfd.readouterr().out
         assert (written.count(shard.job) == 2, '"Namespace": "Mine"' in written) == (enabled, enabled)
-        assert list(chosen.records._redis.scan_iter("osml:metrics:*")) == []
+        assert list(chosen.records._redis.scan_iter(f"{PREFIX}metrics:*")) == []
         fail_and_forget(chosen, shard.job)
 
 
@@ -213,7 +214,7 @@ def test_messages_stay_small_however_many_tiles_there_are(connections: Connectio
     publish = f"import osml_tasks; print(osml_tasks.detect({str(tiles)!r}, endpoint='scripted', stage=False).job_id)"
     subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=PATIENCE)
     with redis.Redis.from_url(lonely) as broker:
-        messages = [message for queue in QUEUES for message in broker.lrange(queue, 0, -1)]
+        messages = [message for queue in QUEUES for message in broker.lrange(PREFIX + queue, 0, -1)]
         broker.flushdb()
     empty(connections)
     assert len(messages) == 2

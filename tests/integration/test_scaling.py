@@ -13,6 +13,7 @@ from osml_tasks.celery_settings import QUEUES
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
 from osml_tasks.pace import Paces
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.crew import POLL, REST, SUBMIT, Crew, Worker, numbered
 from tests.integration.faulty_way import FaultyWay
 from tests.integration.fleet import PATIENCE, WORKERS_READY, names, start_python, wait_until, write_tiles
@@ -67,10 +68,10 @@ def test_every_pool_returns_all_that_waits(workers: Crew, pool: str) -> None:
     for _ in range(12):
         workers.app.send_task("osml_tasks.poll", kwargs={"job": "nobodys"}, countdown=60, queue=POLL)
     wait_until(lambda: len(workers.requests("scheduled", worker)) == 12)
-    assert workers.broker.llen(POLL) == 0
+    assert workers.broker.llen(PREFIX + POLL) == 0
     worker.terminate()
     stopped(worker)
-    assert (workers.broker.llen(POLL), workers.broker.hlen("unacked")) == (12, 0)
+    assert (workers.broker.llen(PREFIX + POLL), workers.broker.hlen(f"{PREFIX}unacked")) == (12, 0)
 
 
 def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew, tiles: Path) -> None:
@@ -85,8 +86,8 @@ def test_a_submit_that_has_no_time_left_is_gone_on_with_elsewhere(workers: Crew,
             old.terminate()
             stopped(old)
             assert 0 < len(workers.fleet.invocations("scripted")) - before < 80
-            assert workers.broker.llen(SUBMIT) == 1
-            assert workers.broker.keys("osml:claim:*/submit") == []
+            assert workers.broker.llen(PREFIX + SUBMIT) == 1
+            assert workers.broker.keys(f"{PREFIX}claim:*/submit") == []
             workers.launch("new", SUBMIT, 1)
             assert_exact(workers, job, 80, "scripted")
 

@@ -20,6 +20,7 @@ from osml_tasks.errors import ExtensionConfigurationError, PartsMissingError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState, Shard
 from osml_tasks.ledger import ResourceType
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.resume import resume_job
 from osml_tasks.retry import retry_job
 from osml_tasks.s3 import S3Uri
@@ -95,7 +96,7 @@ def test_the_assembly_of_an_earlier_round_leaves_a_retry_alone(
     job = completed(connections, tiles)
     redis = connections.records._redis
     # As if the worker had died before it ended the job: two messages of the first round, and the retry between.
-    redis.hdel(f"osml:job:{job}", "ended", "finished", "assembled")
+    redis.hdel(f"{PREFIX}job:{job}", "ended", "finished", "assembled")
     connections.records.set_state(job, JobState.ASSEMBLING)
 
     def another_and_a_retry() -> None:
@@ -282,7 +283,7 @@ def test_a_job_of_which_a_worker_wrote_after_the_loss_is_resumed(
 def test_lost_counts_are_counted_again(connections: Connections, sent: Sent, tiles: Path) -> None:
     shards = make_job(connections, write_tiles(tiles, {f"count{number}": {} for number in range(8)}))
     done(connections, shards[:1])
-    connections.records._redis.delete(f"osml:progress:{shards[0].job}")
+    connections.records._redis.delete(f"{PREFIX}progress:{shards[0].job}")
     # A message that comes late, and must not have it all invoked again.
     assert collect_shard(connections, shards[0], idle=0, seen=0, publish=ignore).resubmit_in is None
     resume_job(connections, shards[0].job, force=True)

@@ -19,8 +19,9 @@ from osml_tasks.detection import start_job
 from osml_tasks.errors import JobFailedError, JobTimeoutError
 from osml_tasks.job_handle import JobHandle
 from osml_tasks.jobs import JobState
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.sources import find_tiles
-from tests.integration.fleet import PATIENCE, Fleet, names, wait_until, write_tiles
+from tests.integration.fleet import PATIENCE, Fleet, names, strange_app, wait_until, write_tiles
 
 
 def started(tiles: Path, endpoint: str = "scripted", **options: Any) -> JobHandle:
@@ -64,7 +65,7 @@ def test_a_cancelled_job_invokes_nothing_more_and_gives_its_capacity_back(here: 
 def stranger(here: Fleet) -> Iterator[Celery]:
     """An application that does not know this package: it has the broker, and a name."""
     url = here.env["CELERY_BROKER_URL"]
-    app = Celery("stranger", broker=url, backend=url, set_as_current=False)
+    app = strange_app(url)
     yield app
     app.close()
 
@@ -145,6 +146,7 @@ def test_the_caller_needs_nothing_of_this_package(here: Fleet, tiles: Path) -> N
 import sys
 from celery import Celery
 app = Celery(broker={url!r}, backend={url!r})
+app.conf.broker_transport_options = app.conf.result_backend_transport_options = {{"global_keyprefix": {PREFIX!r}}}
 sent = app.send_task("osml_tasks.detect", args=[{str(tiles)!r}], kwargs={{"endpoint": "scripted"}}, queue="osml.submit")
 report = sent.get(timeout={PATIENCE})
 app.send_task("osml_tasks.cleanup", kwargs={{"job": report["job_id"]}}, queue="osml.cleanup")
@@ -156,7 +158,7 @@ print(report["features"], "osml_tasks" in sys.modules)
 
 def is_idle(app: Celery) -> bool:
     """Whether no message waits, and no worker has one."""
-    if any(app.backend.client.llen(name) for name in QUEUES):
+    if any(app.backend.client.llen(PREFIX + name) for name in QUEUES):
         return False
     inspect = app.control.inspect(timeout=20.0, limit=3)  # the fleet's workers
     held = (inspect.active(), inspect.reserved(), inspect.scheduled())

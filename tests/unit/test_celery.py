@@ -18,6 +18,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from osml_tasks.celery import app, broker_is_configured, client_app, new_app, state_client
 from osml_tasks.celery_settings import DEFAULT_BROKER_URL, DEFAULTS, QUEUES, complaints
 from osml_tasks.errors import ExtensionConfigurationError
+from osml_tasks.redis_keys import PREFIX
 from tests.waiting import PATIENCE
 
 KNOWN_SETTINGS = {name for name, _ in flatten(NAMESPACES)}
@@ -94,6 +95,29 @@ def test_settings_for_another_broker_and_the_packages_own_are_no_reason_to_compl
     assert not [*complaints(DEFAULTS | {"broker_url": "amqp://rabbit"})]
     confirmed = {"broker_url": "amqp://rabbit", "broker_transport_options": {"confirm_publish": True}}
     assert not [*complaints(DEFAULTS | confirmed)]
+
+
+def test_an_operators_options_keep_the_prefix_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "operators.py").write_text(
+        "broker_transport_options = {'visibility_timeout': 120}\n"
+        "result_backend_transport_options = {'global_keyprefix': 'mine:'}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("CELERY_CONFIG_MODULE", "operators")
+    conf = new_app().conf
+    assert conf.broker_transport_options == {"visibility_timeout": 120, "global_keyprefix": PREFIX}
+    assert conf.result_backend_transport_options == {"global_keyprefix": "mine:"}
+
+
+def test_a_master_without_a_name_is_answered_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExtensionConfigurationError, match=r"^master_name in broker_transport_options is not set: "):
+        _ = new_app("sentinel://one:26379/0;sentinel://two:26379/0").conf.result_backend
+    (tmp_path / "guarded.py").write_text("broker_transport_options = {'master_name': 'osml'}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("CELERY_CONFIG_MODULE", "guarded")
+    with pytest.raises(ExtensionConfigurationError, match=r"^master_name in result_backend_transport_options is not"):
+        _ = new_app("sentinel://one:26379/0").conf.result_backend
+    assert new_app("sentinel://one:26379/0", "redis://two:6379/0").conf.broker_url.startswith("sentinel:")
 
 
 def test_a_command_takes_the_operators_file_beside_it_and_a_program_does_not(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from osml_tasks.claims import Claims
 from osml_tasks.records import RECORD_SECONDS
+from osml_tasks.redis_keys import PREFIX
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def test_a_claim_is_one_tasks_until_it_gives_it_back(claims: Claims) -> None:
 def test_a_claim_that_has_expired_is_not_renewed(claims: Claims, redis: Any) -> None:
     claims.claim("work", "mine", 60)
     assert claims.renew("work", "mine", 900)
-    assert redis.ttl("osml:claim:work") > 60
-    redis.delete("osml:claim:work")
+    assert redis.ttl(f"{PREFIX}claim:work") > 60
+    redis.delete(f"{PREFIX}claim:work")
     assert not claims.renew("work", "mine", 60)
     claims.claim("work", "yours", 60)
     assert not claims.renew("work", "mine", 60)
@@ -46,7 +47,7 @@ def test_a_claim_that_has_expired_is_not_renewed(claims: Claims, redis: Any) -> 
 def test_claiming_again_renews_a_claim(claims: Claims, redis: Any) -> None:
     claims.claim("work", "mine", 10)
     assert claims.claim("work", "mine", 900)
-    assert redis.ttl("osml:claim:work") > 10
+    assert redis.ttl(f"{PREFIX}claim:work") > 10
 
 
 def test_a_claim_ends_by_itself(claims: Claims) -> None:

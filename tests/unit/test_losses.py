@@ -9,6 +9,7 @@ import pytest
 
 from osml_tasks.losses import MOST_LOSSES, Losses
 from osml_tasks.records import RECORD_SECONDS
+from osml_tasks.redis_keys import PREFIX
 
 _KEPT: list[Any] = []  # what is collected as garbage would end
 
@@ -74,7 +75,7 @@ def test_other_work_counts_by_itself(losses: Losses) -> None:
 
 def test_counts_end_by_themselves(losses: Losses, redis: Any) -> None:
     lose(losses)
-    assert 0 < redis.ttl("osml:losses:work") <= RECORD_SECONDS
+    assert 0 < redis.ttl(f"{PREFIX}losses:work") <= RECORD_SECONDS
 
 
 def test_what_was_counted_can_be_forgotten(losses: Losses) -> None:

@@ -25,6 +25,7 @@ from pydantic import AliasChoices
 
 from osml_tasks.celery_settings import QUEUES
 from osml_tasks.config import AsyncEndpointConfig
+from osml_tasks.redis_keys import PREFIX
 from tests.integration.files import files, settings
 from tests.integration.fleet import PATIENCE, REPOSITORY
 from tests.integration.snippets import blocks
@@ -123,9 +124,9 @@ def test_keda_scales_by_queues_there_are_and_never_to_none() -> None:
         assert {type(value) for value in trigger["metadata"].values()} == {str}
         assert trigger["authenticationRef"] == {"name": login["metadata"]["name"]}
         assert one["spec"]["minReplicaCount"] >= 1
-        step = trigger["metadata"]["listName"].removeprefix("osml.")
+        step = trigger["metadata"]["listName"].removeprefix(f"{PREFIX}osml.")
         assert one["spec"]["scaleTargetRef"] == {"name": f"{step}-worker"}
-        assert trigger["metadata"]["listName"] in QUEUES
+        assert trigger["metadata"]["listName"].removeprefix(PREFIX) in QUEUES
 
 
 def _model(service: str) -> ServiceModel:

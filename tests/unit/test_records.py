@@ -15,6 +15,7 @@ from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Reason, Round, 
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.polling import TileRecord
 from osml_tasks.records import RECORD_SECONDS, JobRecords, OutputPaths
+from osml_tasks.redis_keys import PREFIX
 from osml_tasks.s3 import S3Uri
 
 OPTIONS = JobOptions(3600.0, 5.0, 60.0, 1.5, 3, 100, 128_000, "immediate")
@@ -187,7 +188,7 @@ def test_a_job_is_removed_or_goes_on_but_not_both(records: JobRecords) -> None:
 
 
 def test_parts_of_a_record_are_no_record(records: JobRecords, redis: Any) -> None:
-    redis.hdel("osml:job:job-1", "job")
+    redis.hdel(f"{PREFIX}job:job-1", "job")
     for question in (records.state, records.status, records.job):
         with pytest.raises(JobNotFoundError):
             question("job-1")
@@ -237,7 +238,7 @@ def test_what_the_steps_of_a_shard_measure_adds_up_and_is_taken_once(records: Jo
 
 def test_idle_time_goes_on_from_the_last_write(records: JobRecords, redis: Any) -> None:
     assert records.idle_seconds("job-2") is None
-    redis.expire("osml:job:job-1", RECORD_SECONDS - 100)
+    redis.expire(f"{PREFIX}job:job-1", RECORD_SECONDS - 100)
     assert records.idle_seconds("job-1") == pytest.approx(100, abs=2)
     records.refuse_inline("job-1")
     assert records.idle_seconds("job-1") == pytest.approx(0, abs=2)
@@ -280,6 +281,6 @@ def test_no_write_brings_a_job_back_whose_record_has_expired(redis: Any, write: 
 
 
 def test_the_record_of_a_job_that_makes_progress_does_not_expire(records: JobRecords, redis: Any) -> None:
-    redis.expire("osml:job:job-1", 60)
+    redis.expire(f"{PREFIX}job:job-1", 60)
     records.set_progress(SHARDS[0], Progress(1))
-    assert redis.ttl("osml:job:job-1") > 60
+    assert redis.ttl(f"{PREFIX}job:job-1") > 60
