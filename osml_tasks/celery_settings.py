@@ -179,8 +179,12 @@ class SettingsLoader(AppLoader):
 def _say_that_it_runs(path: Path) -> None:
     """Say on standard error, once, that a file is run because it lies where a command is called.
 
+    Nothing is said of the one of a clone that this package itself is run from.
+
     :raises ExtensionConfigurationError: anybody may have written it.
     """
+    if path.parent == Path(__file__).parents[1]:
+        return
     file, folder = path.stat(), path.parent.stat()
     strangers = file.st_uid not in (0, os.geteuid()) and folder.st_mode & stat.S_IWOTH
     if strangers or file.st_mode & stat.S_IWOTH:

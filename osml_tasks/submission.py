@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
 from osml_tasks.allowed_tiles import allowed_tile
@@ -224,7 +224,7 @@ class _Submitter:
         }
         trouble: ExtensionRuntimeError | None = None
         try:
-            for done in as_completed(pending):
+            for done in self._completed(pending):
                 if isinstance(error := done.exception(), _NOT_THE_TILES):
                     trouble = error  # raised at the end: calls that are under way have yet to be noted
                 else:
@@ -233,6 +233,15 @@ class _Submitter:
             call_off(pending)
         if trouble is not None:
             raise trouble
+
+    def _completed(self, pending: Iterable[Future[Accepted | TileRecord]]) -> Iterator[Future[Accepted | TileRecord]]:
+        """What is done, as it is done; the claim is renewed while nothing is."""
+        left = set(pending)
+        while left:
+            done, left = wait(left, timeout=_WRITE_DOWN_SECONDS, return_when=FIRST_COMPLETED)
+            if not done:
+                self._write_down()
+            yield from done
 
     def _invoke_singly(self, tiles: list[Tile]) -> None:
         """The same one by one, each written down before the next: a worker was lost at one of them."""

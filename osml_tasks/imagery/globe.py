@@ -13,6 +13,7 @@ from shapely.geometry import Polygon, shape
 
 from osml_tasks.imagery.georeference import Floats, Transformer
 from osml_tasks.imagery.paths import Geometry, paths_of, positions_of, with_paths
+from osml_tasks.imagery.tangle import Effort
 
 DECIMALS = 8
 """Of longitudes and latitudes: a millimetre."""
@@ -21,12 +22,13 @@ DECIMALS = 8
 _STEPS = 16
 
 
-def place_with_care(geometry: Geometry, transformer: Transformer) -> tuple[Geometry, list[float], bool]:
+def place_with_care(geometry: Geometry, transformer: Transformer, effort: Effort) -> tuple[Geometry, list[float], bool]:
     """Put a geometry in pixels of the image on the globe, cut at 180 degrees (RFC 7946, section 3.1.9).
 
+    :param effort: what may be spent on its repair.
     :returns: the geometry, its bounding box (west is greater than east where it crosses the date line),
         and whether it crossed itself and was repaired.
-    :raises ValueError: it has no place on the globe.
+    :raises ValueError: it has no place on the globe, or takes more than may be spent.
     """
     paths, _ = paths_of(geometry)
     unrolled = unroll(positions_of(paths), transformer)
@@ -36,7 +38,7 @@ def place_with_care(geometry: Geometry, transformer: Transformer) -> tuple[Geome
     unrolled = unrolled.round(DECIMALS)
     positions = iter(unrolled.tolist())
     whole = with_paths(geometry, iter([[next(positions) for _ in path] for path in paths]))
-    cut, repaired = _cut(whole)
+    cut, repaired = _cut(whole, effort)
     return cut, _bbox(whole, cut, unrolled), repaired
 
 
@@ -77,27 +79,33 @@ def area_of(ring: Floats) -> Any:
     return on_sheet(_polygonal(Polygon(ring)))
 
 
-def repair(geometry: Geometry) -> Geometry:
+def repair(geometry: Geometry, effort: Effort) -> Geometry:
     """A geometry whose polygons do not cross themselves.
 
     Of a polygon without any area the line or point that it falls on is left.
+
+    :param effort: what may be spent on it.
+    :raises ValueError: it takes more.
     """
     if geometry["type"] == "GeometryCollection":
-        return geometry | {"geometries": [repair(one) for one in geometry["geometries"]]}
+        return geometry | {"geometries": [repair(one, effort) for one in geometry["geometries"]]}
     if geometry["type"] not in {"Polygon", "MultiPolygon"}:
         return geometry
-    return _in_json(_polygonal(shape(geometry)))
+    drawn = shape(geometry)
+    effort.spend_on(drawn)
+    return _in_json(_polygonal(drawn))
 
 
-def _cut(geometry: Geometry) -> tuple[Geometry, bool]:
+def _cut(geometry: Geometry, effort: Effort) -> tuple[Geometry, bool]:
     kind = geometry["type"]
     if kind == "GeometryCollection":
-        members = [_cut(one) for one in geometry["geometries"]]
+        members = [_cut(one, effort) for one in geometry["geometries"]]
         return {"type": kind, "geometries": [one for one, _ in members]}, any(repaired for _, repaired in members)
     if kind not in {"Polygon", "MultiPolygon"}:
         return _in_json(on_sheet(shape(geometry))), False
     polygons = [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]
     polygons = [[np.array(ring) for ring in rings] for rings in polygons]
+    effort.spend_on(shapely.polygons([ring for rings in polygons for ring in map(shapely.linearrings, rings)]))
     repaired = not all(_is_simple(ring) for rings in polygons for ring in rings)
     whole = _joined([_enclosed(rings) for rings in polygons], 2)
     if not whole.area:

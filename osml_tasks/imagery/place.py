@@ -25,6 +25,7 @@ from osml_tasks.imagery.georeference import Floats, Transformer
 from osml_tasks.imagery.globe import DECIMALS, place_with_care, repair
 from osml_tasks.imagery.model_shape import Box, shape_of
 from osml_tasks.imagery.paths import Geometry, Path, paths_of, positions_of, with_paths
+from osml_tasks.imagery.tangle import Effort
 from osml_tasks.imagery.window import Window
 
 PIXEL_DECIMALS = 4
@@ -145,17 +146,16 @@ class _Placed:
         paths = iter(self._wound(lonlat))
         geometries = [with_paths(one, paths) for one in self.shapes]
         valid = self._valid(lonlat, geometries, ordinary).tolist()
-        bounds = np.hstack([lowest, highest]).tolist()
+        bounds, effort = np.hstack([lowest, highest]).tolist(), Effort()
         for index, (feature, is_ordinary) in enumerate(zip(self.features, ordinary.tolist(), strict=True)):
             if feature["geometry"] is not None:
                 continue
             if not is_ordinary:
-                _place_alone(feature, self.shapes[index], transformer)
-                continue
-            geometry = geometries[index]
-            feature["geometry"], feature["bbox"] = geometry if valid[index] else repair(geometry), bounds[index]
-            if not valid[index]:
-                feature["properties"]["geometryRepaired"] = True
+                _place_alone(feature, self.shapes[index], transformer, effort)
+            elif valid[index]:
+                feature["geometry"], feature["bbox"] = geometries[index], bounds[index]
+            else:
+                _place_repaired(feature, geometries[index], bounds[index], effort)
 
     def _bounds(self, positions: Floats) -> tuple[Floats, Floats]:
         """The least and the greatest of each feature's coordinates."""
@@ -196,9 +196,19 @@ class _Placed:
         return valid
 
 
-def _place_alone(feature: Feature, pixels: Geometry, transformer: Transformer) -> None:
+def _place_repaired(feature: Feature, geometry: Geometry, bbox: list[float], effort: Effort) -> None:
     try:
-        geometry, bbox, repaired = place_with_care(pixels, transformer)
+        feature["geometry"] = repair(geometry, effort)
+    except (ValueError, shapely.errors.ShapelyError) as error:
+        _add_error(feature, f"the shape {error}")
+        return
+    feature["bbox"] = bbox
+    feature["properties"]["geometryRepaired"] = True
+
+
+def _place_alone(feature: Feature, pixels: Geometry, transformer: Transformer, effort: Effort) -> None:
+    try:
+        geometry, bbox, repaired = place_with_care(pixels, transformer, effort)
     except (ValueError, shapely.errors.ShapelyError) as error:
         _add_error(feature, f"the shape {error}")
         return

@@ -15,11 +15,13 @@ from shapely.geometry import shape
 
 from osml_tasks.geometry import check_geometry
 from osml_tasks.imagery import convex
+from osml_tasks.imagery.tangle import MOST_CROSSINGS, crossings_of
 
 Shapes = NDArray[np.object_]
 Floats = NDArray[np.float64]
 
 _POLYGON = 3  # as GEOS numbers kinds of shapes
+_MOST_CORNERS = 4_000_000  # of two polygons, multiplied
 _CLOSED_RING = 5  # four corners, and the first of them once more
 
 
@@ -43,7 +45,11 @@ def shared_areas(ones: Shapes, others: Shapes) -> Floats:
     areas = np.empty(len(ones))
     simple = _four_cornered(ones) & _four_cornered(others)
     areas[simple] = convex.shared_areas(_corners(ones[simple]), _corners(others[simple]))
-    areas[~simple] = _intersections(ones[~simple], others[~simple])
+    # Two that are all teeth meet as often as the product of their corners.
+    corners = shapely.get_num_coordinates(ones) * shapely.get_num_coordinates(others)
+    usual = ~simple & (corners <= _MOST_CORNERS)
+    areas[~simple] = np.nan
+    areas[usual] = _intersections(ones[usual], others[usual])
     return areas
 
 
@@ -70,6 +76,8 @@ def _intersections(ones: Shapes, others: Shapes) -> Floats:
 
 
 def _repaired(wrong: Any) -> Any:
+    if crossings_of(wrong) > MOST_CROSSINGS:
+        return None  # its box will do
     try:
         return shapely.make_valid(wrong, method="structure", keep_collapsed=False)
     except shapely.errors.GEOSException:
