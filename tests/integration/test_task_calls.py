@@ -179,7 +179,7 @@ def test_a_call_that_is_delivered_twice_starts_one_job(
             queue="osml.submit",
             task_id=f"twice-{here.endpoints_url}",
         )
-    wait_until(lambda: not stranger.backend.client.llen("osml.submit"))
+    wait_until(lambda: not stranger.backend.client.llen(f"{PREFIX}osml.submit"))
     gate.touch()
     report = sent.get(timeout=PATIENCE)
     wait_until(lambda: is_idle(stranger))

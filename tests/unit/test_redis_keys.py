@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from osml_tasks.claims import Claims
 from osml_tasks.consumers import Consumers
 from osml_tasks.jobs import Job, JobOptions, JobState, Progress, Round, Shard
 from osml_tasks.ledger import Outcome, RedisLedger, ResourceType
+from osml_tasks.losses import Losses
 from osml_tasks.metrics import AsyncMetricsTracker
 from osml_tasks.pace import Paces
 from osml_tasks.polling import TileRecord
@@ -83,6 +85,8 @@ def keep_claims(redis: Any) -> None:
     claims.note("name", "value")
     claims.lasts("numbers", [1], 60)
     claims.trouble_lasts("work", 60)
+    with suppress(ZeroDivisionError), Losses(redis).at_work("work") as attempt, attempt.at_tile(1):
+        raise ZeroDivisionError
 
 
 def keep_capacity(redis: Any) -> None:
