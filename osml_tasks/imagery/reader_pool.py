@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -46,6 +47,8 @@ _MOST_PROCESSES = 2
 """One decodes while the other waits for S3."""
 _MODULE = "osml_tasks.imagery.reader_process"
 _START_SECONDS = 60.0
+_PIPE_BYTES = 1024 * 1024  # most tiles in one go
+_SET_SIZE: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
 _WHOLE_IMAGE = 10
 """What looks at a whole image may take so many times what a tile may."""
 _WALL = 2
@@ -228,6 +231,9 @@ class _Process:
             cwd="/",
             bufsize=0,
         )
+        if self._process.stdout is not None and _SET_SIZE is not None:
+            with suppress(OSError):  # a user may have only so much
+                fcntl.fcntl(self._process.stdout.fileno(), _SET_SIZE, _PIPE_BYTES)
         try:
             self._send(told, b"")
             unpack(partial(self._read, deadline=time.monotonic() + _START_SECONDS))
@@ -284,18 +290,19 @@ class _Process:
 
     def _read(self, count: int, deadline: float) -> bytes:
         assert self._process.stdout is not None
-        file, pieces = self._process.stdout.fileno(), bytearray()
+        file, pieces = self._process.stdout.fileno(), []
         poll = select.poll()
         poll.register(file, select.POLLIN)
-        while len(pieces) < count:
+        while count > 0:
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
                 raise TimeoutError
-            piece = os.read(file, count - len(pieces))
+            piece = os.read(file, min(count, _PIPE_BYTES))
             if not piece:
                 raise EOFError
-            pieces += piece
-        return bytes(pieces)
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
 
 
 def _ended(about: str, status: int) -> str:

@@ -6,6 +6,7 @@ system but those that are read; and the kernel holds its memory and its CPU. It 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -130,6 +131,8 @@ def serve() -> NoReturn:
     memory = settings["limits"]["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     answers = _Answers(_datasets(settings))
+    # What is loaded stays: nobody is to look through it for garbage.
+    gc.freeze()
     _write(out, {}, b"")
     while True:
         try:

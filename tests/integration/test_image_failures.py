@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +35,9 @@ from tests.integration.fleet import INPUTS, Fleet, wait_until
 from tests.integration.scenes import TILING, Scene, draw, without_job
 from tests.integration.steps import collected, connected, submitted
 from tests.unit.imagery.drawn_images import noise, write
+from tests.unit.imagery.test_datasets import vrt
 from tests.unit.imagery.test_georeference import RPCS
+from tests.unit.imagery.test_reader_pool import one_block, raw, resident
 
 ONCE = {"ASYNC_SM_MAX_RETRIES": "0"}
 
@@ -188,6 +191,42 @@ def test_images_that_go_or_change_during_a_job_are_failures_and_the_rest_comes(w
     assert {reason for _, reason, _ in said} == {"input"}
     assert "cannot be read" in said[0][2]
     assert "is another by now than when the job began" in said[-1][2]
+
+
+def test_strange_images_reach_no_endpoint_and_their_neighbours_do(workers: Crew, tmp_path: Path) -> None:
+    fleet = workers.fleet
+    folder = Path(fleet.tiles, "strange")
+    folder.mkdir()
+    good = [write(folder / f"{name}.tif", noise(1, 300, 400)) for name in "abcd"]
+    mosaic = vrt(folder / "e.vrt", str(good[0]))
+    job = started(workers, planned(*good, mosaic, tile_size=512), max_retries=0)
+    before = len(fleet.invocations("bright-objects"))
+    # All but the last, which is of the first no more.
+    for path in good[:3]:
+        path.unlink()
+    raw(good[0], "/proc/self/environ")
+    one_block(good[1], 20_000)
+    good[2].symlink_to(good[2])
+    raw(mosaic, "/proc/self/environ")
+    worker = workers.start("w", ALL, 2)
+    done = fleet.run("result", job, "-o", tmp_path / "o.geojson", "--report", tmp_path / "r.json")
+    assert done.returncode == 3, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["succeeded"], report["failed"]) == (1, 4)
+    assert {failure["reason"] for failure in report["failures"]} == {"input"}
+    assert len(fleet.invocations("bright-objects")) == before + 1
+    assert worker.process.pid is not None
+    peaks = _peaks(worker.process.pid)
+    # The worker, its processes, and those that read images for them.
+    assert len(peaks) > 4
+    assert max(peaks) < 500_000_000
+    shutil.rmtree(folder)
+
+
+def _peaks(pid: int) -> list[int]:
+    """The most memory that a process and its descendants have had, in bytes."""
+    children = [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    return [resident(pid), *(peak for child in children for peak in _peaks(int(child)))]
 
 
 @pytest.mark.parametrize("where", ["outside the roots", "outside the buckets"])
