@@ -54,7 +54,12 @@ _WHOLE_IMAGE = 10
 _WALL = 2
 """So many seconds may pass for each of CPU: the rest is waiting."""
 # What libraries need to be found and to read their own files; nothing that is anybody's secret.
-_HANDED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PROJ_DATA", "PROJ_LIB", "GDAL_DATA", "LANG", "LC_ALL")
+_HANDED_ON = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LD_PRELOAD", "PROJ_DATA", "PROJ_LIB", "GDAL_DATA"),
+    *("LANG", "LC_ALL"),
+    # How names of hosts are resolved.
+    *("HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "NSS_WRAPPER_HOSTS"),
+)
 _ERRORS = {
     kind.__name__: kind
     for kind in (ImageReadError, ImageTooCostlyError, SourceError, NotAllowedError, ExtensionConfigurationError)
