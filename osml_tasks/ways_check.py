@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +44,17 @@ def check_ways(s3: S3Manager, session: boto3.Session, config: AsyncEndpointConfi
     """
     route = s3.access.route(config.input_bucket)
     yield Finding("S3 by boto3", True, _where(route))
+    uri = S3Uri(config.input_bucket, f"{config.input_prefix}{new_job_id(time.time())}/probe")
     try:
-        with _probe(s3, config) as uri:
-            yield finding("S3 by obstore", lambda: _obstore(s3, config, uri, route))
+        by_obstore = finding("S3 by obstore", lambda: _obstore(s3, config, uri, route))
+        yield by_obstore
+        if by_obstore.ok:
             yield _gdal(session, config, uri, route)
-    except PreflightError as error:
-        yield Finding("S3 by obstore", False, str(error))
+    finally:
+        undeleted = s3.delete([uri])
+    for one in undeleted:
+        told = f"{one.uri} cannot be deleted: allow s3:DeleteObject there ({one.error})"
+        yield Finding("S3 by boto3", False, told)
 
 
 def check_runtime(session: boto3.Session) -> Finding:
@@ -58,21 +62,9 @@ def check_runtime(session: boto3.Session) -> Finding:
     return finding("SageMaker runtime", lambda: _runtime(runtime_client(session, 1)))
 
 
-@contextmanager
-def _probe(s3: S3Manager, config: AsyncEndpointConfig) -> Iterator[S3Uri]:
-    """An object for the time of the check."""
-    # Named like a job's, so that the sweep finds it should this process die.
-    uri = S3Uri(config.input_bucket, f"{config.input_prefix}{new_job_id(time.time())}/probe")
-    s3.put(uri, _PIXEL)
-    try:
-        yield uri
-    finally:
-        undeleted = s3.delete([uri])
-    for one in undeleted:
-        raise PreflightError(f"{one.uri} cannot be deleted: allow s3:DeleteObject there ({one.error})")
-
-
 def _obstore(s3: S3Manager, config: AsyncEndpointConfig, uri: S3Uri, route: Route) -> str:
+    # Named like a job's, so that the sweep finds it should this process die.
+    s3.put(uri, _PIXEL)
     s3.get(uri)
     found = list(s3.list(uri.parent))
     for bucket in config.readable_output_buckets:

@@ -16,7 +16,7 @@ import redis
 from osml_tasks.celery import new_app
 from osml_tasks.local.broker import Broker
 from osml_tasks.local.server import free_port
-from osml_tasks.preflight import listening
+from osml_tasks.worker_presence import listening
 from tests.integration.fleet import PATIENCE, Fleet, clean_environment, wait_until, write_tiles
 
 PROGRAM = [sys.executable, "-m", "osml_tasks"]

@@ -41,12 +41,12 @@ READ_ANSWERS, DELETE_ANSWERS = ("s3:GetObject", ANSWERS), ("s3:DeleteObject", AN
 CHECKED: dict[Grant, str] = {
     ("s3:ListBucket", f"arn:aws:s3:::{INPUTS}"): f"bucket {INPUTS}: .* refuses access: .*403",
     ("s3:ListBucket", f"arn:aws:s3:::{OUTPUTS}"): f"bucket {OUTPUTS}: .* refuses access: .*403",
-    ("s3:GetObject", OWN_OBJECTS): f"objects: GET s3://{INPUTS}/.* was denied",
-    ("s3:PutObject", OWN_OBJECTS): f"objects: PUT s3://{INPUTS}/.* was denied",
+    ("s3:GetObject", OWN_OBJECTS): f"S3 by obstore: GET s3://{INPUTS}/.* was denied",
+    ("s3:PutObject", OWN_OBJECTS): f"S3 by obstore: PUT s3://{INPUTS}/.* was denied",
     (
         "s3:DeleteObject",
         OWN_OBJECTS,
-    ): f"objects: s3://{INPUTS}/.* cannot be deleted: allow s3:DeleteObject there .*AccessDenied",
+    ): f"S3 by boto3: s3://{INPUTS}/.* cannot be deleted: allow s3:DeleteObject there .*AccessDenied",
 }
 
 Clients = dict[str, subprocess.Popen[str]]
