@@ -71,6 +71,18 @@ def test_an_image_in_s3_with_a_map(aws: Bed, fleet: Fleet, tmp_path: Path, bucke
     removed(aws, image)
 
 
+def test_an_image_at_an_access_point(aws: Bed, fleet: Fleet, tmp_path: Path) -> None:
+    aws.front.access_points["scenes"] = ELSEWHERE
+    ships = write_scene(tmp_path / "scene.tif", width=700, height=600)
+    image = put(aws, ELSEWHERE, "images/scene.tif", (tmp_path / "scene.tif").read_bytes())
+    there = f"s3://arn:aws:s3:{REGION}:{ACCOUNT}:accesspoint/scenes/images/scene.tif"
+    options = ("-e", "bright-objects", "--tile-size", "256", "--overlap", "64")
+    outcome = fleet.detect(there, *options, folder=tmp_path)
+    assert (outcome.status, len(outcome.features)) == (0, ships), outcome.err
+    assert {one.name for one in aws.front.by("GDAL")} == {f"scenes-{ACCOUNT}.s3-accesspoint.{REGION}.amazonaws.com"}
+    removed(aws, image)
+
+
 _DETECTOR = """
 import sys
 from pathlib import Path
