@@ -23,7 +23,8 @@ class Presence(StartStopStep):
     Not at Celery's heartbeats, which may be turned off. No trouble with it stops the work.
     """
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    # After Control: who finds the note may ask the worker something right away.
+    requires = ("celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.control:Control")
     every: ClassVar[float] = RENEW_SECONDS
 
     def __init__(self, consumer: Any, **_: Any) -> None:
