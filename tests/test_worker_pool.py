@@ -11,8 +11,10 @@ from typing import Any
 
 import psutil
 import pytest
+from celery import Celery
 
 from osml_tasks.celery import new_app
+from osml_tasks.celery_worker import CeleryWorker
 from osml_tasks.config import AsyncEndpointConfig
 from osml_tasks.detectors import AsyncSMDetector
 from osml_tasks.errors import EndpointUnusableError, ExtensionRuntimeError
@@ -212,19 +214,23 @@ def test_workers_start_and_stop_from_python(fleet: Fleet, here: Fleet) -> None:
         AsyncSubmissionWorker(config, app=app, resources=detector.resources) as submit,
         AsyncResultsWorker(config, app=app, resources=detector.resources) as poll,
     ):
-        queues = app.control.inspect(destination=[submit.node, poll.node], timeout=20).active_queues()
-        assert queues is not None
-        assert {node: [queue["name"] for queue in served] for node, served in queues.items()} == {
-            submit.node: ["osml.submit"],
-            poll.node: ["osml.poll"],
-        }
-        pools = app.control.inspect(destination=[submit.node, poll.node], timeout=20).stats()
-        assert pools is not None
+        # A worker that consumes may not hear what is asked yet.
+        wait_until(lambda: _queues(app, submit, poll) == [["osml.submit"], ["osml.poll"]])
+        pools = _asked(app, submit, poll).stats() or {}
         assert [pools[one.node]["pool"]["max-concurrency"] for one in (submit, poll)] == [2, 1]
         assert detector.get_resource_stats()["by_type"]["worker"] == 2
         assert submit.is_alive()
     assert not submit.is_alive()
     assert detector.get_resource_stats()["by_type"]["worker"] == 0
+
+
+def _asked(app: Celery, *workers: CeleryWorker) -> Any:
+    return app.control.inspect(destination=[one.node for one in workers], timeout=5, limit=len(workers))
+
+
+def _queues(app: Celery, *workers: CeleryWorker) -> list[list[str]]:
+    answers = _asked(app, *workers).active_queues() or {}
+    return [[queue["name"] for queue in answers.get(one.node, ())] for one in workers]
 
 
 def test_cleaning_up_by_force_stops_workers(here: Fleet) -> None:
