@@ -103,16 +103,13 @@ def _buckets(s3: S3Manager, session: boto3.Session, config: AsyncEndpointConfig,
 
 
 def _credentials(session: boto3.Session, role_arn: str | None) -> str:
-    if session.get_credentials() is None:
-        raise PreflightError(
-            "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+    credentials = SessionCredentials(session)
     if session.region_name is None:
         raise PreflightError("no AWS region is set: set AWS_DEFAULT_REGION to the endpoint's region")
     if role_arn is None:
         return f"found, region {session.region_name}"
     try:
-        SessionCredentials(session).frozen()
+        credentials.frozen()
     except (ClientError, BotoCoreError) as error:
         raise PreflightError(f"role {role_arn} cannot be assumed now: {error}") from error
     return f"role {role_arn} assumed, region {session.region_name}"

@@ -44,6 +44,7 @@ def check_ways(s3: S3Manager, session: boto3.Session, config: AsyncEndpointConfi
     """
     route = s3.access.route(config.input_bucket)
     yield Finding("S3 by boto3", True, _where(route))
+    # Named like a job's, so that the sweep finds it should this process die.
     uri = S3Uri(config.input_bucket, f"{config.input_prefix}{new_job_id(time.time())}/probe")
     try:
         by_obstore = finding("S3 by obstore", lambda: _obstore(s3, config, uri, route))
@@ -63,7 +64,6 @@ def check_runtime(session: boto3.Session) -> Finding:
 
 
 def _obstore(s3: S3Manager, config: AsyncEndpointConfig, uri: S3Uri, route: Route) -> str:
-    # Named like a job's, so that the sweep finds it should this process die.
     s3.put(uri, _PIXEL)
     s3.get(uri)
     found = list(s3.list(uri.parent))

@@ -15,7 +15,7 @@ def proxy_for(client: Any, url: str) -> str | None:
     ``ALL_PROXY`` has no say, for it has none in botocore.
 
     :param client: a boto3 client.
-    :return: the proxy's URL, with user and password if it has them; None if there is none on the way.
+    :return: the proxy's URL, with user and password if it has them; None for a direct connection.
     """
     proxies = client.meta.config.proxies or get_environ_proxies(url)
     if not proxies.get(urlsplit(url).scheme):

@@ -25,7 +25,7 @@ from osml_tasks.s3_settings import S3Settings
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Store
 
-# obstore looks at the environment for a proxy unless it is told of one: this is none, for no host is to use it.
+# Without a proxy, obstore looks for one in the environment. So it gets one that every host is excluded from.
 _NO_PROXY: ClientConfig = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*,0.0.0.0/0,::/0"}
 
 

@@ -103,7 +103,7 @@ class S3Session(Session):  # type: ignore[misc]
 
 
 def _host(route: Route, label: str) -> dict[str, str]:
-    """The host less the bucket, which GDAL adds by itself."""
+    """Return the host without the bucket, which GDAL adds."""
     address = route.address
     scheme, _, rest = address.url.partition("://")
     is_virtual = rest.startswith(f"{label}.") and "/" not in rest
